@@ -1,0 +1,212 @@
+// statecachectl: asks a running daemon. Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+#include "base/units.hpp"
+#include "client/ctl/ask.hpp"
+#include "client/ctl/bench_ipc.hpp"
+#include "client/ctl/show.hpp"
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <thread>
+
+namespace statecached::ctl {
+namespace {
+
+constexpr const char* kDefaultSocket = "/run/statecached/control.sock";
+
+/// What a subcommand filled in.
+struct Call {
+  std::string socket = kDefaultSocket;
+  bool json = false;
+  wire::AdminMessage message;
+  std::string ns;
+  std::string tier;
+  std::string sort;
+  std::string tokens_file;
+  std::string prefix;
+  std::uint64_t limit = 0;
+  bool follow = false;
+  bool resume = false;
+  std::uint32_t rounds = 20'000;
+};
+
+/// Numbers separated by anything else: a JSON list, a column, a line.
+Result<std::vector<Token>> read_tokens(const std::string& name) {
+  std::ifstream file;
+  if (name != "-") file.open(name);
+  std::istream& in = name == "-" ? std::cin : file;
+  if (!in) return fail(Errc::not_found, fmt::format("cannot read {}", name));
+  const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  std::vector<Token> out;
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  while (at != end) {
+    if (*at < '0' || *at > '9') {
+      ++at;
+      continue;
+    }
+    Token token = 0;
+    const auto [next, error] = std::from_chars(at, end, token);
+    if (error != std::errc{})
+      return fail(Errc::invalid_argument, fmt::format("{}: a token is below 2^32", name));
+    out.push_back(token);
+    at = next;
+  }
+  if (out.empty()) return fail(Errc::invalid_argument, fmt::format("{} holds no token", name));
+  return out;
+}
+
+void add(Call& call, std::string_view key, const std::string& value) {
+  if (!value.empty()) call.message.arguments.push_back(fmt::format("{}={}", key, value));
+}
+
+Result<> complete(Call& call) {
+  add(call, "namespace", call.ns);
+  add(call, "tier", call.tier);
+  add(call, "sort", call.sort);
+  add(call, "prefix", call.prefix);
+  if (call.limit != 0) add(call, "limit", std::to_string(call.limit));
+  if (call.resume) add(call, "resume", "true");
+  if (!call.tokens_file.empty()) {
+    SC_ASSIGN(call.message.tokens, read_tokens(call.tokens_file));
+  }
+  return {};
+}
+
+/// One object a line with --json; every answer is one, so `--follow` is a stream of them.
+int print(const Call& call, const std::string& json) {
+  if (call.json) {
+    fmt::print("{}\n", json);
+    return 0;
+  }
+  const auto text = show(call.message.command, json);
+  if (!text) {
+    fmt::print(stderr, "statecachectl: {}\n", text.error().message());
+    return 1;
+  }
+  fmt::print("{}", *text);
+  return 0;
+}
+
+int bench(const Call& call) {
+  const auto report = bench_ipc(call.rounds, std::max(call.rounds / 40, 100U));
+  if (!report) {
+    fmt::print(stderr, "statecachectl: {}\n", report.error().message());
+    return 1;
+  }
+  fmt::print("{}", call.json ? to_json(*report) + "\n" : to_text(*report));
+  return 0;
+}
+
+int run(Call& call) {
+  if (call.message.command == "bench") return bench(call);
+  if (const auto ready = complete(call); !ready) {
+    fmt::print(stderr, "statecachectl: {}\n", ready.error().message());
+    return 2;
+  }
+  for (;;) {
+    const auto json = ask(call.socket, call.message);
+    if (!json) {
+      fmt::print(stderr, "statecachectl: {}\n", json.error().message());
+      return json.error().code == Errc::invalid_argument ? 2 : 1;
+    }
+    const std::uint64_t newest = call.follow ? last_event(*json) : 0;
+    if (!call.follow || newest != 0) {
+      if (const int code = print(call, *json); code != 0) return code;
+    }
+    if (!call.follow) return reports_failure(call.message.command, *json) ? 1 : 0;
+    std::fflush(stdout);
+    if (newest != 0) call.message.arguments = {fmt::format("since={}", newest), "limit=4096"};
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  }
+}
+
+void plain(CLI::App& app, Call& call, const char* name, const char* help) {
+  app.add_subcommand(name, help)->callback([&call, name] { call.message.command = name; });
+}
+
+void commands(CLI::App& app, Call& call) {
+  plain(app, call, "status", "version, tiers, hit rates, clients, health");
+  plain(app, call, "namespaces", "models served and what is stored of each");
+  plain(app, call, "clients", "attached processes and what they hold");
+  plain(app, call, "flush", "return when what is committed is durable on NVMe");
+  plain(app, call, "verify", "read and check everything on NVMe");
+  plain(app, call, "metrics", "the Prometheus page");
+
+  CLI::App* ls = app.add_subcommand("ls", "objects");
+  ls->add_option("namespace", call.ns, "only of this namespace");
+  ls->add_option("--tier", call.tier, "only in this tier")
+      ->check(CLI::IsMember({"device", "host", "nvme"}));
+  ls->add_option("--sort", call.sort, "order")
+      ->check(CLI::IsMember({"keep", "bytes", "age", "depth"}));
+  ls->add_option("--limit", call.limit, "at most this many (100)")->check(CLI::PositiveNumber);
+  ls->callback([&call] { call.message.command = "ls"; });
+
+  CLI::App* explain = app.add_subcommand("explain", "what is stored of a prefix, and why not more");
+  explain->add_option("namespace", call.ns, "its namespace")->required();
+  auto* how = explain->add_option_group("prefix");
+  how->add_option(
+      "--tokens", call.tokens_file, "file with the prompt's tokens; - is standard input");
+  how->add_option("--prefix", call.prefix, "id of the object that ends it");
+  how->require_option(1);
+  explain->callback([&call] { call.message.command = "explain"; });
+
+  CLI::App* rm = app.add_subcommand("rm", "forget a namespace in every tier");
+  rm->add_option("namespace", call.ns, "which")->required();
+  rm->callback([&call] { call.message.command = "rm"; });
+
+  CLI::App* drain = app.add_subcommand("drain", "stop admitting, then flush: for a planned stop");
+  drain->add_flag("--resume", call.resume, "admit again");
+  drain->callback([&call] { call.message.command = "drain"; });
+
+  CLI::App* events = app.add_subcommand("events", "what was stored, demoted, dropped, refused");
+  events->add_flag("--follow", call.follow, "go on as they happen");
+  events->add_option("--limit", call.limit, "the newest so many (100)")->check(CLI::PositiveNumber);
+  events->callback([&call] { call.message.command = "events"; });
+
+  CLI::App* config = app.add_subcommand("config", "the daemon's settings");
+  config->add_subcommand("show", "as they are in effect")->callback([&call] {
+    call.message.command = "config";
+  });
+  config->require_subcommand(1);
+
+  CLI::App* bench = app.add_subcommand(
+      "bench", "measures a private daemon against a floor taken in the same run");
+  CLI::App* ipc = bench->add_subcommand("ipc", "round trips over shared memory");
+  ipc->add_option("--rounds", call.rounds, "requests")
+      ->capture_default_str()
+      ->check(CLI::Range(1000U, 10'000'000U));
+  ipc->callback([&call] { call.message.command = "bench"; });
+  bench->require_subcommand(1);
+}
+
+}  // namespace
+}  // namespace statecached::ctl
+
+int main(int argc, char** argv) {
+  using namespace statecached::ctl;
+  Call call;
+  CLI::App app("Asks a running statecached.", "statecachectl");
+  app.set_version_flag("--version", "statecachectl " STATECACHED_VERSION);
+  app.add_option("--socket", call.socket, "control socket of the daemon")
+      ->envname("STATECACHED_SOCKET")
+      ->capture_default_str();
+  app.add_flag("--json", call.json, "one JSON object on standard output");
+  app.require_subcommand(1);
+  app.fallthrough();
+  commands(app, call);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);
+    fmt::print(stderr, "statecachectl: {} (statecachectl --help)\n", error.what());
+    return 2;
+  }
+  return run(call);
+}

@@ -1,0 +1,337 @@
+#pragma once
+// The C++ API of statecached, a prefix cache for the states and KV blocks of language models.
+//
+// A Session is one process's connection. Calls post a fixed-size record into shared memory or read shared
+// memory; only calls named wait, settle or drain, and the copies read_into and write_from, block, each with
+// a time limit. Whatever fails, is refused or is lost means "compute it": no call here is needed for a correct
+// answer of the engine.
+//
+// Threads: every function of Session may be called from any thread at the same time, except moving and
+// destroying it. Ownership: all that is returned is the caller's; only the memory that Extents point to
+// belongs to the daemon's arena and stays mapped as long as the Session lives.
+// Fork: a Session is of no use in a forked child, every call there fails with Errc::closed.
+// The daemon's end: every ticket answers State::lost, every call Errc::closed, at once; attach anew.
+// Errors that any function may give, and that are not repeated below: closed; busy (the ring is full;
+// nothing was sent); not_found (no such ticket).
+
+#include "statecache/status.hpp"
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace statecache {
+
+using Token = std::uint32_t;
+using SlotId = std::uint64_t;
+using TicketId = std::uint64_t;  ///< local to the Session; never 0, never used twice
+using Digest = std::array<std::byte, 32>;
+using Micros = std::chrono::microseconds;
+inline constexpr std::uint32_t kUnknown = std::numeric_limits<std::uint32_t>::max();
+
+// ---- what is cached ----------------------------------------------------------------------------
+
+/// What resuming at position p needs of a group: all of [0, p); the last `window` tokens; a state at p.
+enum class Need : std::uint8_t { every = 0, last = 1, end = 2 };
+
+struct Group {
+  std::string name;
+  Need need = Need::every;
+  std::uint32_t block_tokens = 64;  ///< ignored for Need::end
+  std::uint32_t window = 0;         ///< tokens, for Need::last
+  std::uint32_t lookahead = 0;      ///< good for resuming so many tokens before its end
+  std::uint64_t max_bytes = 0;      ///< largest payload of one shard of one object
+  std::uint16_t shards = 1;
+  bool contiguous = false;          ///< one shard must lie in one Extent
+  bool token_major = true;          ///< a partial block needs only its share of max_bytes
+};
+
+/// FLOPs of prefilling tokens a..b: c0 + c1 (b-a) + c2 (b^2-a^2), and the same with window_c2 for groups
+/// whose attention is capped at `window` tokens.
+struct Cost {
+  double c0 = 0, c1 = 0, c2 = 0, window_c2 = 0;
+  std::uint32_t window = 0;
+};
+
+enum class Addressing : std::uint8_t { tokens = 0, keys = 1 };
+
+struct NamespaceSpec {
+  std::string name;                         ///< for people; another content is another namespace
+  Digest model{};                           ///< weights, revision, quantisation ...
+  Digest layout{};                          ///< strides, data types, build
+  std::vector<Group> groups;                ///< at most 8
+  std::uint32_t resume_grid = 1;            ///< resume only at multiples of it
+  std::uint32_t checkpoint_grid = 1;        ///< checkpoints only at multiples of it
+  std::uint32_t checkpoints_per_chunk = 0;  ///< 0: no limit
+  Cost cost;
+  Addressing addressing = Addressing::tokens;
+  std::uint32_t tokens_per_key = 0;
+  std::uint8_t key_bytes = 0;
+};
+
+/// This process within the engine. Processes with the same `engine` may share tickets.
+struct Member {
+  Digest engine{};
+  std::uint16_t rank = 0;
+  std::uint16_t world = 1;
+  std::vector<std::uint16_t> shard;  ///< its shard of each group; empty: shard 0 of all
+  std::string program;               ///< for people
+};
+
+// ---- asking ------------------------------------------------------------------------------------
+
+struct Domain {
+  Digest adapter{};
+  Digest salt{};
+};
+/// Tokens [at, at + length) stand for other content (an image). Sorted, not overlapping.
+struct Mark {
+  std::uint32_t at = 0;
+  std::uint32_t length = 0;
+  Digest content{};
+  bool atomic = false;  ///< never resumed strictly inside
+};
+/// Already in the engine: KV of the first `every` tokens; the state after `end` tokens.
+struct Have {
+  std::uint32_t every = 0;
+  std::uint32_t end = 0;
+};
+/// none: a ticket only for saving. soft: load it and protect it for a while. lease: also give addresses.
+enum class Hold : std::uint8_t { none = 0, soft = 1, lease = 2 };
+struct Limits {
+  Have have;
+  Hold hold = Hold::soft;
+  std::uint32_t keep_back = 1;       ///< tokens always left to compute
+  std::uint32_t at_most = kUnknown;  ///< tokens
+  Micros deadline{};                 ///< from now; loads that cannot make it are not started. 0: none
+  std::uint8_t priority = 50;
+  std::uint16_t members = 0;         ///< processes that will join; 0: all of the engine
+};
+struct Ask {
+  std::span<const Token> tokens;     ///< read before begin() returns
+  std::span<const Mark> marks;       ///< positions of the whole sequence
+  Domain domain;
+  TicketId parent = 0;               ///< its first parent_tokens come before `tokens`; 0: none
+  std::uint32_t parent_tokens = 0;
+};
+/// One key a page.
+struct KeyRun {
+  std::span<const Digest> keys;
+  std::optional<Digest> parent;
+  std::uint32_t first_token = kUnknown;
+  Domain domain;
+};
+
+enum class State : std::uint8_t { pending = 0, loading = 1, ready = 2, failed = 3, lost = 4 };
+enum class Tier : std::uint8_t { device = 0, host = 1, nvme = 2, none = 255 };
+
+/// One depth that the request could resume from.
+struct Point {
+  std::uint32_t tokens = 0;
+  Tier tier = Tier::none;  ///< the lowest tier that any part of it needs
+  std::uint64_t bytes = 0; ///< to be loaded
+  Micros ready_in{};
+  Micros recompute{};      ///< prefill of [0, tokens) instead
+};
+struct Answer {
+  State state = State::pending;
+  std::uint32_t version = 0;  ///< grows with every change
+  std::uint32_t best = 0;     ///< tokens of the depth that was chosen; 0: compute all
+  std::uint32_t usable = 0;   ///< deepest depth that is ready now
+  std::uint32_t stored = 0;   ///< tokens for which all groups of Need::every have KV
+  std::vector<Point> points;  ///< ascending
+  std::vector<std::uint32_t> wishes;  ///< checkpoints to take, most wanted first
+};
+
+// ---- bytes -------------------------------------------------------------------------------------
+
+/// Memory: of the arena in Pieces and Slots, of the caller in Memory.
+struct Extent {
+  std::byte* data = nullptr;  ///< of a Piece: never write there (it may be mapped read-only)
+  std::size_t bytes = 0;
+};
+/// This member's shard of one object under a lease.
+struct Piece {
+  std::uint16_t group = 0;
+  std::uint16_t shard = 0;
+  std::uint32_t first = 0;     ///< block: its first token; checkpoint: state after so many
+  std::uint32_t valid = 0;     ///< block: tokens that count here; checkpoint: 0
+  Tier tier = Tier::none;      ///< where it was at begin
+  std::uint64_t bytes = 0;     ///< payload; the sum of `where`
+  std::vector<Extent> where;
+};
+/// A block [first, end) with first a multiple of the group's block_tokens, or, with first == end, the
+/// state after `end` tokens.
+struct Want {
+  std::uint16_t group = 0;
+  std::uint32_t first = 0;
+  std::uint32_t end = 0;
+  std::uint64_t bytes = 0;     ///< payload of one shard; 0: what the group's layout says
+};
+enum class Grant : std::uint8_t {
+  pending = 0,
+  granted = 1,    ///< write, then commit
+  exists = 2,     ///< stored already
+  in_flight = 3,  ///< another is writing it
+  declined = 4,   ///< not worth keeping, tainted, read-only, or what it hangs on is missing
+  no_space = 5,
+};
+/// The answer to one Want (this member's shard), or, unasked, the shard of an object that another member of
+/// the ticket reserved.
+struct Slot {
+  SlotId id = 0;               ///< 0 unless granted
+  std::uint16_t group = 0;
+  std::uint16_t shard = 0;
+  std::uint32_t first = 0;
+  std::uint32_t end = 0;
+  Grant grant = Grant::pending;
+  std::uint64_t bytes = 0;     ///< payload; the sum of `where`
+  std::vector<Extent> where;
+};
+struct Filled {
+  SlotId slot = 0;
+  std::uint32_t valid = 0;     ///< tokens really written; 0: as reserved
+};
+/// The caller's memory for this member's shard of one object.
+struct Memory {
+  std::uint16_t group = 0;
+  std::uint32_t at = 0;        ///< first token of the block; tokens before the state
+  std::uint32_t valid = 0;     ///< write_from: tokens in the block; ignored for a state
+  std::span<const Extent> pieces;
+};
+struct Lease {
+  std::uint32_t tokens = 0;    ///< resume here; 0: compute all
+  std::vector<Piece> pieces;   ///< token order
+};
+struct Report {
+  std::uint32_t computed = 0;   ///< tokens whose state was computed, all in all
+  std::uint32_t prefilled = 0;  ///< of the prompt
+  Micros prefill{};             ///< time it took; teaches the daemon what recomputing costs
+};
+/// A ticket's name across processes of one engine: plain bytes.
+struct TicketRef {
+  std::uint64_t low = 0;
+  std::uint64_t high = 0;
+};
+struct Counters {
+  std::uint64_t posted = 0;     ///< records sent
+  std::uint64_t busy = 0;       ///< records not sent, the ring was full
+  std::uint64_t errors = 0;     ///< records that the daemon refused
+  std::uint64_t committed = 0;  ///< slots accepted
+  std::uint64_t refused = 0;    ///< slots refused at commit
+  std::uint64_t returned = 0;   ///< granted slots that nobody was left to fill, given back
+};
+
+class Session {
+ public:
+  class Impl;
+
+  /// Connects, opens the namespace (made when it is new) and maps the arenas: writable where the daemon
+  /// allows it, else read-only. `timeout` limits the wait for the daemon's reply. Errors: not_found (no such
+  /// socket), permission, invalid_argument (the spec; the text says what), version, no_space, timeout.
+  static Result<Session> attach(std::string_view socket, const NamespaceSpec& spec, const Member& member,
+                                Micros timeout = std::chrono::seconds(10));
+  Session(Session&&) noexcept;
+  Session& operator=(Session&&) noexcept;
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+  /// Ends the connection: what this process held comes back to the daemon when the process ends.
+  ~Session();
+
+  /// False once the daemon's end was seen. Looks at the socket every few milliseconds at most.
+  [[nodiscard]] bool connected() const;
+  /// The namespace as people see it: its name, or name@first-8-hex where that is ambiguous.
+  [[nodiscard]] const std::string& name() const noexcept;
+  [[nodiscard]] std::uint64_t epoch() const noexcept;    ///< of the daemon's run
+  [[nodiscard]] bool writable() const noexcept;          ///< slots can be written in place
+  [[nodiscard]] Counters counters() const;
+
+  // ---- find ----
+  /// Posts one record with the tokens. The ticket answers State::pending until the daemon has matched.
+  /// Errors: invalid_argument (more tokens than the ring's area holds; use parent and append).
+  Result<TicketId> begin(const Ask& ask, const Limits& limits = {});
+  /// Errors: unsupported; this version serves token namespaces only.
+  Result<TicketId> begin(const KeyRun& run, const Limits& limits = {});
+  /// The latest answer, without a round trip. Depths that the engine itself has (`have`: the lesser of
+  /// its parts, as far as the namespace has such groups) are left out: best and usable are 0 unless deeper.
+  /// An unknown ticket answers State::lost.
+  [[nodiscard]] Answer poll(TicketId ticket, Have have = {}) const;
+  /// As poll, once the state is ready, failed or lost, or the time is over. A refresh is waited for.
+  [[nodiscard]] Answer wait(TicketId ticket, Micros timeout, Have have = {}) const;
+  /// Matches again: what others stored since. Errors: the first that failed; the others were sent.
+  Status refresh(std::span<const TicketId> tickets);
+  /// Asks to lease the deepest ready depth of at most `at_most` tokens, and to drop the rest. What is
+  /// still loading is not waited for. The lease comes by wait_lease.
+  Status acquire(TicketId ticket, std::uint32_t at_most = kUnknown, Have have = {});
+
+  // ---- read ----
+  /// Plain bytes to give to other processes of the engine.
+  Result<TicketRef> ref(TicketId ticket) const;
+  /// Becomes a member of the ticket; its lease, when there is one, comes by wait_lease.
+  /// A name that the daemon does not know shows as State::lost.
+  Result<TicketId> join(const TicketRef& ref);
+  /// The lease that begin(Hold::lease), acquire or join asked for. Errors: timeout; what the daemon
+  /// refused acquire with; not_found when the ticket was lost; invalid_argument when none was asked for.
+  Result<Lease> wait_lease(TicketId ticket, Micros timeout) const;
+  /// The same without waiting. Errors: busy while there is none.
+  Result<std::vector<Piece>> pieces(TicketId ticket) const;
+  /// Waits for the lease and copies pieces into the caller's memory. ok[i] is false where there is no such
+  /// piece or memory[i] is smaller than it; nothing is copied there. `ok` has memory's size.
+  Status read_into(TicketId ticket, std::span<const Memory> memory, Micros timeout, std::span<bool> ok) const;
+
+  // ---- grow and save ----
+  /// The sequence goes on with these tokens; the state of the first `computed` of all is computed
+  /// (kUnknown: all).
+  Status append(TicketId ticket, std::span<const Token> tokens, std::span<const Mark> marks = {},
+                std::uint32_t computed = kUnknown);
+  /// Asks for space: all shards of an object or none. The answers come by wait_slots.
+  Status reserve(TicketId ticket, std::span<const Want> wants);
+  /// Answered and not yet taken by wait_slots.
+  Result<std::vector<Slot>> slots(TicketId ticket) const;
+  /// Waits until every reserve of this ticket is answered, and takes the answers: one a want, in order.
+  /// With nothing outstanding it returns what is there. Errors: timeout (nothing is taken); what the
+  /// daemon refused a reserve with.
+  Result<std::vector<Slot>> wait_slots(TicketId ticket, Micros timeout);
+  /// These slots are written; an object becomes visible when all its shards are. Needs no ticket.
+  /// Refusals (the reservation was too old, or invalidated) are counted, see counters().
+  Status commit(std::span<const Filled> filled);
+  /// These slots will not be written any more. Only after own traffic into them has ended.
+  Status abandon(std::span<const SlotId> slots);
+  /// Reserves, waits for the slots, copies and commits, for memory[i] of exactly the object's payload.
+  /// ok[i]: committed (counters() tells refusals), or stored already. `ok` has memory's size.
+  Status write_from(TicketId ticket, std::span<const Memory> memory, Micros timeout, std::span<bool> ok);
+  /// The tokens no longer determine the state (context shift): nothing more is stored under the ticket.
+  Status taint(TicketId ticket);
+
+  // ---- end: each may be repeated, and is Ok for a ticket that has ended ----
+  /// No more appends and reserves; slots that were granted may still be committed. Of a joined ticket
+  /// only the local handle is meant: the member that began it finishes it.
+  Status finish(TicketId ticket, const Report& report = {});
+  /// This member reads no more. With finish, the end of the handle.
+  Status release(TicketId ticket);
+  /// Stops loading; then as finish and release.
+  Status cancel(TicketId ticket);
+  /// New weights: nothing that is stored so far is found again. Leases stay readable.
+  Status invalidate();
+
+  // ---- order ----
+  /// Waits until all that was posted for the ticket is answered. Errors: timeout; else the first thing the
+  /// daemon refused since the last settle.
+  Status settle(TicketId ticket, Micros timeout);
+  /// Waits until everything posted by this Session is answered. Errors: timeout.
+  Status drain(Micros timeout);
+
+ private:
+  explicit Session(std::unique_ptr<Impl> impl) noexcept;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace statecache

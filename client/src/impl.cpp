@@ -1,0 +1,244 @@
+#include "client/src/impl.hpp"
+
+#include "client/wire/socket.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <pthread.h>
+#include <sys/random.h>
+
+namespace statecache {
+namespace {
+
+/// A sleeping waiter looks at the socket this often: the end of the daemon rings no bell.
+constexpr auto kSlice = std::chrono::milliseconds(5);
+constexpr auto kLookEvery = std::chrono::milliseconds(2);
+constexpr auto kSpin = std::chrono::microseconds(50);
+constexpr std::size_t kNamesAtOnce = 64;
+
+std::atomic<unsigned> forks_seen{0};
+
+void in_forked_child() noexcept { forks_seen.fetch_add(1, std::memory_order_relaxed); }
+
+void relax() noexcept {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+Status failure(Errc code, std::string text) { return Status{code, std::move(text)}; }
+
+Status to_status(const base::Error& error) {
+  return Status{to_errc(static_cast<std::uint16_t>(error.code)), error.message()};
+}
+
+Errc to_errc(std::uint16_t code) noexcept {
+  return code > static_cast<std::uint16_t>(Errc::internal) ? Errc::internal : static_cast<Errc>(code);
+}
+
+unsigned fork_generation() noexcept {
+  static const int registered = ::pthread_atfork(nullptr, nullptr, in_forked_child);
+  static_cast<void>(registered);
+  return forks_seen.load(std::memory_order_relaxed);
+}
+
+SteadyTime deadline_after(Micros timeout) noexcept {
+  constexpr auto kForever = std::chrono::hours(24 * 365);
+  return std::chrono::steady_clock::now() + std::clamp<Micros>(timeout, Micros::zero(), kForever);
+}
+
+Status Session::Impl::enter(Lock& lock) {
+  // Another thread may have held the mutex at the fork: it is not touched in the child.
+  if (forked()) return failure(Errc::closed, "this Session was made before a fork");
+  lock = Lock(mutex);
+  drain();
+  if (down_) return closed();
+  return {};
+}
+
+Status Session::Impl::post(wire::Request record, Parts parts, Pending entry) {
+  if (down_) return closed();
+  std::size_t bytes = 0;
+  for (const auto part : parts) bytes += part.size();
+  if (bytes > channel.payload_max()) {
+    return failure(Errc::invalid_argument,
+                   "one call may carry " + std::to_string(channel.payload_max()) + " bytes, this one has " +
+                       std::to_string(bytes));
+  }
+  do {
+    record.cookie = ++last_cookie;
+  } while (record.cookie == 0 || pending.contains(record.cookie));
+  if (!channel.post(record, parts)) {
+    // The daemon stops taking while its completions find no room: make room, then try once more.
+    drain();
+    if (down_) return closed();
+    if (!channel.post(record, parts)) {
+      if (channel.broken()) {
+        distrust();
+        return closed();
+      }
+      ++counters.busy;
+      return failure(Errc::busy, "the request ring is full");
+    }
+  }
+  ++counters.posted;
+  pending.emplace(record.cookie, entry);
+  return {};
+}
+
+Status Session::Impl::post_for(TicketId id, Ticket& ticket, wire::Request record, Parts parts) {
+  // Such a ticket lives on only for what is still to come, and may end inside post().
+  if (ticket.finished && ticket.released) return failure(Errc::not_found, "this ticket has ended");
+  record.ticket = ticket.name;
+  const auto op = static_cast<wire::Op>(record.op);
+  if (Status sent = post(record, parts, Pending{op, id}); !sent) return sent;
+  ++ticket.unanswered;
+  if (op == wire::Op::begin || op == wire::Op::refresh) ++ticket.asks_unanswered;
+  if (op == wire::Op::reserve) ++ticket.reserves_unanswered;
+  return {};
+}
+
+Ticket* Session::Impl::find(TicketId id) {
+  const auto found = tickets.find(id);
+  return found == tickets.end() ? nullptr : &found->second;
+}
+
+TicketId Session::Impl::add_ticket(const base::TicketName& name) {
+  const TicketId id = ++last_ticket;
+  Ticket ticket;
+  ticket.name = name;
+  tickets.emplace(id, std::move(ticket));
+  by_name[name] = id;
+  return id;
+}
+
+base::TicketName Session::Impl::random_name() {
+  if (names_.empty()) {
+    names_.resize(kNamesAtOnce);
+    auto* at = reinterpret_cast<char*>(names_.data());
+    for (std::size_t left = names_.size() * sizeof(base::TicketName); left > 0;) {
+      const ssize_t n = ::getrandom(at, left, 0);
+      SC_ASSERT(n > 0 || errno == EINTR);
+      if (n < 0) continue;
+      at += n;
+      left -= static_cast<std::size_t>(n);
+    }
+  }
+  const base::TicketName out = names_.back();
+  names_.pop_back();
+  return out.is_zero() ? base::TicketName{1, 1} : out;
+}
+
+void Session::Impl::forget_if_done(TicketId id) {
+  Ticket* ticket = find(id);
+  if (ticket == nullptr || !ticket->finished || !ticket->released || ticket->unanswered != 0) return;
+  const auto open = [](const Slot& slot) { return slot.grant == Grant::granted; };
+  if (std::ranges::any_of(ticket->slots, open)) return;
+  by_name.erase(ticket->name);
+  tickets.erase(id);
+}
+
+void Session::Impl::give_back(std::span<const Slot> slots) {
+  std::vector<std::uint64_t> ids;
+  for (const Slot& slot : slots) {
+    if (slot.grant == Grant::granted) ids.push_back(slot.id);
+  }
+  if (ids.empty()) return;
+  wire::Request record;
+  record.op = static_cast<std::uint16_t>(wire::Op::abandon);
+  record.a = static_cast<std::uint32_t>(ids.size());
+  const auto part = bytes_of(std::span<const std::uint64_t>(ids));
+  // Not post(): this may run inside drain(). What finds no room here the daemon takes back by its age.
+  record.cookie = 0;
+  if (channel.post(record, std::span(&part, 1))) counters.returned += ids.size();
+}
+
+Answer Session::Impl::judged(const Ticket& ticket, Have have) const {
+  Answer out = ticket.answer;
+  if (down_) {
+    out.state = State::lost;
+    out.best = out.usable = 0;
+    out.points.clear();
+    return out;
+  }
+  std::uint32_t own = kUnknown;
+  if (has_block_groups) own = std::min(own, have.every);
+  if (has_end_groups) own = std::min(own, have.end);
+  if (own == kUnknown) own = 0;
+  if (out.best <= own) {
+    out.best = 0;
+    // A load that would bring nothing new is not worth a wait.
+    if (own != 0 && out.state == State::loading) out.state = State::ready;
+  }
+  if (out.usable <= own) out.usable = 0;
+  std::erase_if(out.points, [own](const Point& point) { return point.tokens <= own; });
+  return out;
+}
+
+// ---- waiting --------------------------------------------------------------------------------------
+
+void Session::Impl::drain() {
+  if (down_) return;
+  wire::Completion completion;
+  bool progress = false;
+  while (!down_ && channel.take(completion, payload_)) {
+    progress = true;
+    on_completion(completion, payload_);
+  }
+  if (channel.broken()) distrust();
+  if (!down_) look_at_socket(std::chrono::steady_clock::now());
+  if (!progress && !down_) return;
+  if (leader_) channel.poke();
+  if (followers_ != 0) changed_.notify_all();
+}
+
+void Session::Impl::look_at_socket(SteadyTime now) {
+  if (now - socket_looked_at_ < kLookEvery) return;
+  socket_looked_at_ = now;
+  if (!wire::hung_up(socket.get())) return;
+  // What it said before it went still counts.
+  wire::Completion completion;
+  while (channel.take(completion, payload_)) on_completion(completion, payload_);
+  down_ = true;
+}
+
+bool Session::Impl::spin_for(std::uint32_t seen) const noexcept {
+  const auto until = std::chrono::steady_clock::now() + kSpin;
+  while (std::chrono::steady_clock::now() < until) {
+    for (int i = 0; i < 16; ++i) {
+      if (channel.has_completions() || channel.bell() != seen) return true;
+      relax();
+    }
+  }
+  return false;
+}
+
+void Session::Impl::wait_once(Lock& lock, SteadyTime deadline) {
+  if (leader_) {
+    ++followers_;
+    changed_.wait_until(lock, deadline);
+    --followers_;
+    return;
+  }
+  leader_ = true;
+  // Read before the mutex goes: whoever drains from now on rings it.
+  const std::uint32_t seen = channel.bell();
+  lock.unlock();
+  if (!spin || !spin_for(seen)) {
+    const auto left = deadline - std::chrono::steady_clock::now();
+    channel.wait(std::min<base::Nanos>(left, kSlice), seen);
+  }
+  lock.lock();
+  leader_ = false;
+}
+
+void Session::Impl::pass_on() {
+  if (!leader_ && followers_ != 0) changed_.notify_all();
+}
+
+}  // namespace statecache

@@ -1,0 +1,172 @@
+#pragma once
+// The inside of a Session: the channel, the tickets, and who waits.
+//
+// One mutex guards everything below `mutex_`. Completions are taken by whoever holds it (drain). Of the
+// threads that wait, one at a time, the leader, spins and sleeps on the channel without the mutex; the
+// others sleep on the condition variable. A thread that drains while a leader is out pokes it, since what
+// it took may be what the leader waits for.
+
+#include "client/wire/channel.hpp"
+#include "client/wire/control.hpp"
+#include "statecache/client.hpp"
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <unordered_map>
+
+namespace statecache {
+
+namespace base = ::statecached;
+namespace wire = ::statecached::wire;
+using SteadyTime = std::chrono::steady_clock::time_point;
+
+[[nodiscard]] Status to_status(const base::Error& error);
+[[nodiscard]] Status failure(Errc code, std::string text);
+/// The code of a completion; unknown numbers become internal.
+[[nodiscard]] Errc to_errc(std::uint16_t code) noexcept;
+/// How often this process has been forked, counted in each child.
+[[nodiscard]] unsigned fork_generation() noexcept;
+/// Far enough is for ever.
+[[nodiscard]] SteadyTime deadline_after(Micros timeout) noexcept;
+
+struct ArenaMap {
+  base::Mapping map;
+  bool writable = false;
+};
+
+struct Ticket {
+  base::TicketName name;
+  bool joined = false;
+  bool finished = false;
+  bool released = false;
+  bool lease_wanted = false;
+  bool leased = false;
+  bool lost_heard = false;            ///< the daemon said so
+  std::uint32_t unanswered = 0;       ///< records of any kind
+  std::uint32_t asks_unanswered = 0;  ///< begin, refresh
+  std::uint32_t reserves_unanswered = 0;
+  Answer answer;
+  Lease lease;
+  std::vector<Slot> slots;            ///< answered, not taken
+  Status lease_error;
+  Status reserve_error;
+  Status first_error;                 ///< since the last settle
+};
+
+/// A record that is not answered yet.
+struct Pending {
+  wire::Op op = wire::Op::begin;
+  TicketId ticket = 0;
+  bool internal = false;  ///< a reserve of write_from
+};
+
+/// The answer to a reserve of write_from, once it is there.
+struct InternalReserve {
+  bool answered = false;
+  Status error;
+  std::vector<Slot> slots;
+};
+
+class Session::Impl {
+ public:
+  using Lock = std::unique_lock<std::mutex>;
+  using Parts = std::span<const std::span<const std::byte>>;
+
+  // ---- set by attach, constant from then on ----
+  base::UniqueFd socket;
+  wire::ClientChannel channel;
+  std::vector<ArenaMap> arenas;
+  base::NamespaceSpec spec;
+  std::vector<std::uint16_t> shards;  ///< this member's, of each group
+  wire::AttachedReply attached;
+  bool spin = false;
+  bool has_end_groups = false;
+  bool has_block_groups = false;
+  unsigned forks = fork_generation();
+
+  // ---- impl.cpp ----
+  [[nodiscard]] bool forked() const noexcept { return fork_generation() != forks; }
+  /// Takes the mutex. Fails in a forked child (without touching it) and when the daemon has gone.
+  Status enter(Lock& lock);
+  /// Sends one record. On Ok its completion will find `pending`.
+  Status post(wire::Request record, Parts parts, Pending pending);
+  /// As above for a ticket; keeps its counts.
+  Status post_for(TicketId id, Ticket& ticket, wire::Request record, Parts parts);
+  /// Null: no such ticket.
+  [[nodiscard]] Ticket* find(TicketId id);
+  TicketId add_ticket(const base::TicketName& name);
+  [[nodiscard]] base::TicketName random_name();
+  /// Takes every completion that is there; notices the daemon's end every few milliseconds.
+  void drain();
+  /// Until done() (called with the mutex held) or the deadline. False: not done; then down() says whether
+  /// the daemon has gone.
+  template <class Done>
+  bool wait_until(Lock& lock, SteadyTime deadline, Done done) {
+    while (true) {
+      drain();
+      if (done()) break;
+      if (down_ || std::chrono::steady_clock::now() >= deadline) {
+        pass_on();
+        return false;
+      }
+      wait_once(lock, deadline);
+    }
+    pass_on();
+    return true;
+  }
+  [[nodiscard]] bool down() const noexcept { return down_; }
+  [[nodiscard]] Answer judged(const Ticket& ticket, Have have) const;
+  /// Forgets the ticket when nothing can come of it any more.
+  void forget_if_done(TicketId id);
+  /// Frees slots that nobody will fill.
+  void give_back(std::span<const Slot> slots);
+  [[nodiscard]] std::uint16_t shard_of(std::uint16_t group) const noexcept {
+    return group < shards.size() ? shards[group] : std::uint16_t{0};
+  }
+  Status closed() const { return failure(Errc::closed, "the daemon has gone: compute it, and attach anew"); }
+
+  mutable std::mutex mutex;
+  std::unordered_map<TicketId, Ticket> tickets;
+  std::unordered_map<base::TicketName, TicketId> by_name;
+  std::unordered_map<std::uint32_t, InternalReserve> internal;
+  std::unordered_map<std::uint32_t, Pending> pending;
+  std::uint32_t last_cookie = 0;
+  TicketId last_ticket = 0;
+  Counters counters;
+
+ private:
+  void wait_once(Lock& lock, SteadyTime deadline);
+  void pass_on();
+  void look_at_socket(SteadyTime now);
+  /// Spins for a moment; true when it saw something.
+  [[nodiscard]] bool spin_for(std::uint32_t seen) const noexcept;
+
+  // ---- completions.cpp ----
+  void on_completion(const wire::Completion& completion, std::span<const std::byte> payload);
+  void on_answer(Ticket& ticket, std::span<const std::byte> payload);
+  void on_leased(Ticket& ticket, const wire::Completion& completion, std::span<const std::byte> payload);
+  void on_slots(const wire::Completion& completion, const Pending* answered, Ticket* ticket,
+                std::span<const std::byte> payload);
+  void on_failure(const Pending& answered, Ticket* ticket, std::uint32_t cookie, Errc code);
+  [[nodiscard]] bool resolve(std::uint8_t arena, std::uint16_t extents, std::uint64_t offset, std::uint64_t bytes,
+                             std::span<const wire::ExtentRecord> table, std::vector<Extent>& out) const;
+  /// What came is not what a daemon of ours sends: nothing of it is believed any more.
+  void distrust() noexcept { down_ = true; }
+
+  bool down_ = false;
+  bool leader_ = false;
+  std::uint32_t followers_ = 0;
+  std::condition_variable changed_;
+  SteadyTime socket_looked_at_{};
+  std::vector<base::TicketName> names_;  ///< random, not used yet
+  std::vector<std::byte> payload_;       ///< of the completion in hand; kept for its capacity
+};
+
+/// One part of a record's payload.
+template <class T>
+[[nodiscard]] std::span<const std::byte> bytes_of(std::span<const T> items) noexcept {
+  return std::as_bytes(items);
+}
+
+}  // namespace statecache

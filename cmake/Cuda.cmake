@@ -1,0 +1,37 @@
+# Three situations without flags: no toolkit, toolkit without a GPU, GPU. Sets STATECACHED_HAVE_CUDA.
+#
+# - ENV{CUDACXX} and not CMAKE_CUDA_COMPILER: with the latter check_language skips its test, and a broken nvcc
+#   becomes a fatal error instead of a build without CUDA.
+# - CMake 3.25 does not know that nvcc speaks C++20: the three lines after enable_language teach it.
+# - The driver library is never linked: such a program would not start without a driver.
+set(STATECACHED_CUDA AUTO CACHE STRING "AUTO, or OFF to ignore an installed toolkit")
+set_property(CACHE STATECACHED_CUDA PROPERTY STRINGS AUTO OFF)
+set(STATECACHED_HAVE_CUDA OFF)
+if(NOT STATECACHED_CUDA STREQUAL "OFF")
+  find_program(STATECACHED_NVCC nvcc PATHS /usr/local/cuda/bin)
+  if(STATECACHED_NVCC)
+    set(ENV{CUDACXX} "${STATECACHED_NVCC}")
+    if(NOT CMAKE_CUDA_ARCHITECTURES)
+      set(CMAKE_CUDA_ARCHITECTURES 90-real)
+    endif()
+    include(CheckLanguage)
+    check_language(CUDA)
+    if(CMAKE_CUDA_COMPILER)
+      enable_language(CUDA)
+      if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+        set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+        set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+        list(APPEND CMAKE_CUDA_COMPILE_FEATURES cuda_std_20)
+      endif()
+      find_package(CUDAToolkit 12.0)
+      if(CUDAToolkit_FOUND)
+        set(STATECACHED_HAVE_CUDA ON)
+      endif()
+    endif()
+  endif()
+endif()
+if(STATECACHED_HAVE_CUDA)
+  message(STATUS "CUDA: toolkit ${CUDAToolkit_VERSION}, architectures ${CMAKE_CUDA_ARCHITECTURES}")
+else()
+  message(STATUS "CUDA: none; GPU code is left out and its tests are reported as skipped")
+endif()

@@ -1,0 +1,425 @@
+#include "daemon/assembly.hpp"
+
+#include "base/log.hpp"
+#include "config/load.hpp"
+#include "daemon/control/server.hpp"
+#include "daemon/drives.hpp"
+#include "daemon/serving/conductor.hpp"
+#include "tiers/catalog/rocks_catalog.hpp"
+#include "tiers/device/device.hpp"
+#include "tiers/host/arena.hpp"
+#include "tiers/host/copier.hpp"
+#include "tiers/nvme/make_disk.hpp"
+#include "tiers/nvme/path.hpp"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/random.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <optional>
+#include <thread>
+
+namespace statecached {
+namespace {
+
+/// Descriptors of an arena that clients get duplicates of.
+struct SharedArena {
+  wire::TierName tier = wire::TierName::host;
+  std::uint64_t bytes = 0;
+  UniqueFd writable;
+  UniqueFd readable;
+};
+
+std::uint64_t random_epoch() {
+  std::uint64_t epoch = 0;
+  if (::getrandom(&epoch, sizeof epoch, 0) != sizeof epoch)
+    epoch = static_cast<std::uint64_t>(wall_seconds());
+  return epoch;
+}
+
+std::uint32_t usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (::sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+  return static_cast<std::uint32_t>(std::max(1, CPU_COUNT(&set)));
+}
+
+HugePages huge_pages_of(config::Switch wish) {
+  switch (wish) {
+    case config::Switch::automatic:
+      return HugePages::automatic;
+    case config::Switch::on:
+      return HugePages::on;
+    case config::Switch::off:
+      return HugePages::off;
+  }
+  return HugePages::automatic;
+}
+
+DirectIo direct_of(config::Switch wish) {
+  switch (wish) {
+    case config::Switch::automatic:
+      return DirectIo::automatic;
+    case config::Switch::on:
+      return DirectIo::on;
+    case config::Switch::off:
+      return DirectIo::off;
+  }
+  return DirectIo::automatic;
+}
+
+const char* word_of(config::DeviceBackend backend) {
+  switch (backend) {
+    case config::DeviceBackend::automatic:
+      return "auto";
+    case config::DeviceBackend::cuda:
+      return "cuda";
+    case config::DeviceBackend::emulated:
+      return "emulated";
+    case config::DeviceBackend::none:
+      return "none";
+  }
+  return "auto";
+}
+
+DiskOptions disk_options(const config::Settings& settings) {
+  DiskOptions out;
+  switch (settings.nvme.engine) {
+    case config::NvmeEngine::automatic:
+      out.engine = DiskEngine::automatic;
+      break;
+    case config::NvmeEngine::io_uring:
+      out.engine = DiskEngine::io_uring;
+      break;
+    case config::NvmeEngine::threads:
+      out.engine = DiskEngine::threads;
+      break;
+  }
+  out.register_buffers = settings.host.register_buffers != config::Switch::off;
+  out.defer_taskrun = settings.nvme.defer_taskrun != config::Switch::off;
+  out.threads = settings.nvme.threads;
+  return out;
+}
+
+PathOptions path_options(const config::Settings& settings) {
+  PathOptions out;
+  out.direct = direct_of(settings.nvme.direct);
+  switch (settings.nvme.shrink) {
+    case config::Shrink::refuse:
+      out.shrink = Shrink::refuse;
+      break;
+    case config::Shrink::keep:
+      out.shrink = Shrink::keep;
+      break;
+    case config::Shrink::truncate:
+      out.shrink = Shrink::truncate;
+      break;
+  }
+  return out;
+}
+
+CacheOptions cache_options(const config::Settings& settings) {
+  CacheOptions out;
+  const config::PolicySettings& policy = settings.policy;
+  out.policy.name = policy.name == config::Policy::lru ? PolicyName::lru : PolicyName::marconi;
+  // `auto` is the paper's admission for lru and ours otherwise.
+  const bool paper =
+      policy.admission == config::Admission::paper ||
+      (policy.admission == config::Admission::automatic && policy.name == config::Policy::lru);
+  out.policy.admission = paper ? Admission::paper : Admission::marconi;
+  switch (policy.demotion) {
+    case config::Demotion::priced:
+      out.policy.demotion = Demotion::priced;
+      break;
+    case config::Demotion::always:
+      out.policy.demotion = Demotion::always;
+      break;
+    case config::Demotion::never:
+      out.policy.demotion = Demotion::never;
+      break;
+  }
+  out.policy.nvme_write =
+      policy.nvme_write == config::NvmeWrite::through ? NvmeWrite::through : NvmeWrite::behind;
+  out.engine_flops = policy.engine_tflops * 1e12;
+  out.lease_bytes_max = settings.lease_bytes_max();
+  out.reservation_age = settings.limits.reservation_age;
+  out.soft_hold_age = settings.limits.soft_hold_age;
+  out.transfer_timeout = settings.limits.transfer_timeout;
+  return out;
+}
+
+/// Settings that are read and checked but that nothing obeys yet: better said than found out.
+void warn_of_idle_settings(const config::Settings& settings) {
+  const auto idle = [](const char* key) {
+    log::warn("{} is set and has no effect in this version", key);
+  };
+  if (settings.nvme.write_budget_per_day != config::kUnlimited) idle("nvme.write_budget_per_day");
+  if (settings.policy.alpha) idle("policy.alpha");
+  if (settings.host.numa >= 0) idle("host.numa");
+  if (settings.limits.lease_age_warn != config::Limits{}.lease_age_warn)
+    idle("limits.lease_age_warn");
+  for (const auto& [name, tenant] : settings.tenants) {
+    if (tenant.quota != config::kUnlimited) idle(fmt::format("tenants.{}.quota", name).c_str());
+  }
+}
+
+Result<std::vector<Tenant>> tenants_of(const config::Settings& settings) {
+  std::vector<Tenant> out;
+  for (const auto& [name, from] : settings.tenants) {
+    Tenant tenant;
+    tenant.name = name;
+    tenant.trusted = from.trusted;
+    for (const std::string& user : from.users) {
+      SC_ASSIGN(const std::uint32_t id, user_id(user));
+      tenant.uids.push_back(id);
+    }
+    for (const std::string& group : from.groups) {
+      SC_ASSIGN(const std::uint32_t id, group_id(group));
+      tenant.gids.push_back(id);
+    }
+    // Domains separate memory; with one arena they would only seem to.
+    if (!from.trust_domain.empty()) {
+      return fail(
+          Errc::unsupported,
+          fmt::format("tenants.{}.trust_domain: this version keeps one arena for all", name));
+    }
+    out.push_back(std::move(tenant));
+  }
+  return out;
+}
+
+Result<> make_directory(const std::string& path) {
+  std::error_code error;
+  const bool made = std::filesystem::create_directories(path, error);
+  if (error) return fail(Errc::io, fmt::format("making {}", path), error.value());
+  // It will hold prompts as tokens.
+  if (made) std::filesystem::permissions(path, std::filesystem::perms::owner_all, error);
+  if (error) return fail(Errc::io, fmt::format("setting the mode of {}", path), error.value());
+  return {};
+}
+
+template <class Region>
+Result<SharedArena> share(wire::TierName tier, const Region& region) {
+  SharedArena out;
+  out.tier = tier;
+  out.bytes = region.bytes();
+  SC_ASSIGN(out.writable, region.writable_fd());
+  SC_ASSIGN(out.readable, region.read_only_fd());
+  return out;
+}
+
+}  // namespace
+
+/// In the order of making; destroyed from the end. Tiers' threads ring the bell until they are
+/// joined, so it goes last but for the clock.
+class Assembly::Parts {
+ public:
+  explicit Parts(const config::Settings& from) : settings(from) {}
+
+  Result<> make(const std::string& version);
+  Result<> make_memories();
+  Result<> make_drives(std::vector<Disk*>& seams);
+  Result<> make_conductor(CacheSeams seams);
+  Result<> make_control(const std::string& version);
+
+  [[nodiscard]] Waker waker() {
+    return [this] { bell->wake(); };
+  }
+
+  config::Settings settings;
+  MonotonicClock clock;
+  std::uint64_t epoch = random_epoch();
+  std::uint32_t cores = usable_cores();
+  std::uint64_t recovered = 0;
+  std::unique_ptr<Bell> bell;
+  std::optional<Arena> host;
+  std::optional<EmulatedDevice> device;
+  Memories memories;
+  std::vector<SharedArena> shares;
+  std::unique_ptr<RocksCatalog> rocks;
+  std::vector<std::unique_ptr<Disk>> disks;
+  std::unique_ptr<NumberedCatalog> catalog;
+  std::unique_ptr<CopyThread> copier;
+  std::unique_ptr<Conductor> conductor;
+  std::unique_ptr<Admin> admin;
+  std::unique_ptr<ControlServer> server;
+  std::thread thread;
+};
+
+Result<> Assembly::Parts::make(const std::string& version) {
+  warn_of_idle_settings(settings);
+  SC_ASSIGN(bell, Bell::create());
+  SC_TRY(make_memories());
+  CacheSeams seams;
+  if (settings.nvme.capacity != 0) {
+    SC_TRY(make_drives(seams.disks));
+    seams.catalog = catalog.get();
+  }
+  copier = std::make_unique<CopyThread>(memories, waker());
+  seams.copier = copier.get();
+  SC_TRY(make_conductor(std::move(seams)));
+  return make_control(version);
+}
+
+Result<> Assembly::Parts::make_memories() {
+  ArenaOptions options;
+  options.bytes = settings.host.capacity;
+  options.huge_pages = huge_pages_of(settings.host.huge_pages);
+  options.name = "statecached-host";
+  SC_ASSIGN(host, Arena::create(options));
+  memories.push_back({host->data(), host->bytes()});
+  SC_ASSIGN(SharedArena host_share, share(wire::TierName::host, *host));
+  shares.push_back(std::move(host_share));
+  if (settings.device.capacity == 0) return {};
+  SC_ASSIGN(const DeviceBackend backend, device_backend(word_of(settings.device.backend)));
+  if (backend == DeviceBackend::none) {
+    log::warn("device.capacity is set and there is no device: no device tier");
+    return {};
+  }
+  SC_ASSIGN(device, EmulatedDevice::create(settings.device.capacity, options.huge_pages));
+  memories.push_back({device->data(), device->bytes()});
+  SC_ASSIGN(SharedArena device_share, share(wire::TierName::device, *device));
+  shares.push_back(std::move(device_share));
+  return {};
+}
+
+Result<> Assembly::Parts::make_drives(std::vector<Disk*>& seams) {
+  SC_TRY(make_directory(settings.paths.state_dir));
+  const std::vector<std::string> paths = settings.nvme_paths();
+  const std::uint64_t capacity = round_down(settings.nvme.capacity / paths.size(), kDriveGrain);
+  RocksCatalogOptions options;
+  options.waker = waker();
+  SC_ASSIGN(rocks,
+            RocksCatalog::open(std::filesystem::path(settings.paths.state_dir) / "catalog",
+                               std::move(options)));
+  std::vector<DrivePath> drives;
+  std::vector<std::string> uuids;
+  for (const std::string& path : paths) {
+    SC_ASSIGN(DrivePath drive, open_path(path, capacity, path_options(settings)));
+    uuids.push_back(to_hex(drive.uuid));
+    drives.push_back(std::move(drive));
+  }
+  DriveNumbers numbers = number_drives(rocks->recorded_paths(), uuids);
+  for (const std::size_t index : numbers.drives) {
+    if (index == kGone) {
+      disks.push_back(make_gone_disk());
+    } else {
+      SC_ASSIGN(std::unique_ptr<Disk> disk,
+                make_disk(std::move(drives[index]), memories, disk_options(settings), waker()));
+      disks.push_back(std::move(disk));
+    }
+    seams.push_back(disks.back().get());
+  }
+  catalog = std::make_unique<NumberedCatalog>(*rocks, std::move(numbers));
+  return {};
+}
+
+Result<> Assembly::Parts::make_conductor(CacheSeams seams) {
+  CacheOptions options = cache_options(settings);
+  options.host_bytes = host->bytes();
+  options.device_bytes = device ? device->bytes() : 0;
+  ServingOptions serving;
+  serving.clients_max = settings.limits.clients;
+  serving.tickets_max = settings.limits.inflight;
+  serving.epoch = epoch;
+  if (cores == 1) serving.spin = Nanos{0};  // spinning would keep the client from answering
+  SC_ASSIGN(conductor, Conductor::create(serving, options, std::move(seams), clock, *bell));
+  SC_ASSIGN(recovered, conductor->cache().recover(clock.now(), wall_seconds()));
+  return {};
+}
+
+Result<> Assembly::Parts::make_control(const std::string& version) {
+  ControlOptions options;
+  options.trust_own_user = settings.socket.trust == config::Trust::same_user;
+  SC_ASSIGN(options.tenants, tenants_of(settings));
+  options.cores = cores;
+  options.epoch = epoch;
+  options.connections_max = settings.limits.clients + 64;
+  AdminContext context;
+  context.version = version;
+  context.epoch = epoch;
+  context.started = clock.now();
+  context.state_dir = settings.paths.state_dir;
+  context.settings = config::to_toml(settings);
+  for (const Tenant& tenant : options.tenants)
+    context.tenants.push_back(tenant.name);
+  context.fill = [this](Snapshot& snapshot) {
+    snapshot.huge_page_share = host->huge_share();
+    for (const auto& disk : disks)
+      snapshot.drives.push_back({disk->engine(), disk->capacity(), disk->stats()});
+    snapshot.has_catalog = catalog != nullptr;
+    if (catalog) snapshot.catalog = catalog->stats();
+  };
+  SC_ASSIGN(Listener listener, inherited_listener());
+  if (!listener.fd) {
+    SC_ASSIGN(listener,
+              listen_unix(settings.socket_path(), settings.socket.mode, settings.socket.group));
+  }
+  context.socket_path = settings.socket_path();
+  std::vector<Listener> pages;
+  if (!settings.metrics.listen.empty()) {
+    SC_ASSIGN(Listener page, listen_metrics(settings.metrics.listen));
+    pages.push_back(std::move(page));
+  }
+  std::vector<ArenaShare> arenas;
+  for (const SharedArena& arena : shares) {
+    arenas.push_back({arena.tier, arena.bytes, arena.writable.get(), arena.readable.get()});
+  }
+  admin = std::make_unique<Admin>(std::move(context));
+  SC_ASSIGN(server,
+            ControlServer::create(std::move(options),
+                                  *conductor,
+                                  *admin,
+                                  std::move(arenas),
+                                  std::move(listener),
+                                  std::move(pages)));
+  return {};
+}
+
+Assembly::Assembly(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+Assembly::~Assembly() {
+  stop();
+}
+
+Result<std::unique_ptr<Assembly>> Assembly::create(const config::Settings& settings,
+                                                   const std::string& version) {
+  auto parts = std::make_unique<Parts>(settings);
+  SC_TRY(parts->make(version));
+  return std::unique_ptr<Assembly>(new Assembly(std::move(parts)));
+}
+
+void Assembly::start() {
+  parts_->thread = std::thread([conductor = parts_->conductor.get()] {
+    ::pthread_setname_np(::pthread_self(), "conductor");
+    conductor->run();
+  });
+  parts_->server->start();
+}
+
+void Assembly::stop() {
+  if (!parts_->thread.joinable()) return;
+  parts_->server->stop_accepting();
+  const Nanos limit = parts_->settings.limits.stop_time;
+  while (!parts_->conductor->post([limit](Conductor& conductor) { conductor.stop(limit); })) {
+    std::this_thread::sleep_for(
+        std::chrono::milliseconds(1));  // the mailbox is full; the conductor empties it
+  }
+  parts_->thread.join();
+  parts_->server->stop();
+}
+
+std::string Assembly::summary() const {
+  const config::Settings& s = parts_->settings;
+  std::string out = fmt::format("{}, host {}", s.socket_path(), format_size(parts_->host->bytes()));
+  if (parts_->device)
+    out += fmt::format(", device {} (emulated)", format_size(parts_->device->bytes()));
+  for (const auto& disk : parts_->disks)
+    out += fmt::format(", NVMe {} ({})", format_size(disk->capacity()), disk->engine());
+  return out + fmt::format(", {} objects recovered", parts_->recovered);
+}
+
+}  // namespace statecached

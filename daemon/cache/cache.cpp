@@ -1,0 +1,205 @@
+#include "daemon/cache/cache.hpp"
+
+#include "daemon/cache/cache_impl.hpp"
+
+namespace statecached {
+
+const char* to_string(Reason reason) noexcept {
+  switch (reason) {
+    case Reason::none: return "none";
+    case Reason::capacity: return "capacity";
+    case Reason::quota: return "quota";
+    case Reason::tainted: return "tainted";
+    case Reason::read_only: return "read_only";
+    case Reason::parents_missing: return "parents_missing";
+    case Reason::not_worth_it: return "not_worth_it";
+    case Reason::bad_range: return "bad_range";
+    case Reason::stale_slot: return "stale_slot";
+    case Reason::too_large: return "too_large";
+    case Reason::io_error: return "io_error";
+    case Reason::corrupt: return "corrupt";
+    case Reason::invalidated: return "invalidated";
+    case Reason::client_died: return "client_died";
+    case Reason::superseded: return "superseded";
+    case Reason::replaced: return "replaced";
+    case Reason::removed: return "removed";
+    case Reason::soft_hold_expired: return "soft_hold_expired";
+    case Reason::count_: break;
+  }
+  return "unknown";
+}
+
+const char* to_string(EventKind kind) noexcept {
+  switch (kind) {
+    case EventKind::stored: return "stored";
+    case EventKind::durable: return "durable";
+    case EventKind::demoted: return "demoted";
+    case EventKind::promoted: return "promoted";
+    case EventKind::dropped: return "dropped";
+    case EventKind::refused: return "refused";
+    case EventKind::count_: break;
+  }
+  return "unknown";
+}
+
+CacheImpl::CacheImpl(CacheOptions options, CacheSeams seams, CacheListener* listener)
+    : options_(options),
+      seams_(std::move(seams)),
+      listener_(listener),
+      device_(options.device_bytes),
+      host_(options.host_bytes),
+      victims_{Victims(options.policy.name == PolicyName::lru), Victims(options.policy.name == PolicyName::lru),
+               Victims(options.policy.name == PolicyName::lru)} {
+  SC_ASSERT(options_.device_bytes > 0 || options_.host_bytes > 0);
+  SC_ASSERT(seams_.disks.empty() == (seams_.catalog == nullptr));
+  SC_ASSERT(seams_.disks.empty() || options_.host_bytes > 0);
+  for (const Disk* disk : seams_.disks) disks_.emplace_back(disk->capacity());
+  disk_backlog_.resize(disks_.size());
+}
+
+Cache::Cache(CacheOptions options, CacheSeams seams, CacheListener* listener)
+    : impl_(std::make_unique<CacheImpl>(options, std::move(seams), listener)) {}
+Cache::~Cache() = default;
+
+Result<std::uint64_t> Cache::recover(Instant now, std::int64_t wall_now) { return impl_->recover(now, wall_now); }
+
+Result<ClientIx> Cache::attach(const NamespaceSpec& spec, MemberInfo member, Instant now) {
+  return impl_->attach(spec, std::move(member), now);
+}
+
+NamespaceIx Cache::namespace_of(ClientIx client) const { return impl_->clients_.at(client).space; }
+const MemberInfo& Cache::member(ClientIx client) const { return impl_->clients_.at(client).member; }
+void Cache::detach(ClientIx client, Instant now) { impl_->detach(client, now); }
+
+Result<const Answer*> Cache::begin(ClientIx client, const TicketName& name, const BeginRequest& request, Instant now) {
+  auto answer = impl_->begin(client, name, request, now);
+  impl_->pump();
+  return answer;
+}
+
+Result<const Answer*> Cache::refresh(ClientIx client, const TicketName& name, Instant now) {
+  auto answer = impl_->refresh(client, name, now);
+  impl_->pump();
+  return answer;
+}
+
+Result<const Answer*> Cache::answer(const TicketName& name) const {
+  const Ticket* ticket = impl_->find_ticket(name);
+  if (ticket == nullptr) return fail(Errc::not_found, "no such ticket");
+  return &ticket->answer;
+}
+
+Result<> Cache::join(ClientIx client, const TicketName& name, Instant now) { return impl_->join(client, name, now); }
+
+Result<const Lease*> Cache::acquire(ClientIx client, const TicketName& name, std::uint32_t at_most, Have have, Instant now) {
+  return impl_->acquire(client, name, at_most, have, now);
+}
+
+const Lease* Cache::lease(const TicketName& name) const {
+  const Ticket* ticket = impl_->find_ticket(name);
+  return ticket != nullptr && ticket->lease ? &*ticket->lease : nullptr;
+}
+
+Result<> Cache::append(ClientIx client, const TicketName& name, std::span<const Token> tokens, std::span<const Mark> marks, std::uint32_t computed, Instant now) {
+  static_cast<void>(now);
+  return impl_->append(name, client, tokens, marks, computed);
+}
+
+Result<std::vector<SlotGrant>> Cache::reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now) {
+  return impl_->reserve(client, name, wants, now);
+}
+
+bool Cache::commit(ClientIx client, const Filled& filled, Instant now) { return impl_->commit(client, filled, now); }
+bool Cache::abandon(ClientIx client, SlotId slot, Instant now) { return impl_->abandon(client, slot, now); }
+
+Result<> Cache::taint(ClientIx client, const TicketName& name, Instant now) {
+  static_cast<void>(now);
+  SC_ASSIGN(Ticket * ticket, impl_->ticket_of(client, name));
+  ticket->tainted = true;
+  return {};
+}
+
+Result<> Cache::finish(ClientIx client, const TicketName& name, std::uint32_t computed, std::uint32_t prefilled, Nanos prefill, Instant now) {
+  static_cast<void>(computed);
+  return impl_->finish(client, name, prefilled, prefill, now);
+}
+
+Result<> Cache::release(ClientIx client, const TicketName& name, Instant now) { return impl_->release(client, name, false, now); }
+Result<> Cache::cancel(ClientIx client, const TicketName& name, Instant now) { return impl_->release(client, name, true, now); }
+Result<> Cache::invalidate(ClientIx client, Instant now) { return impl_->invalidate(client, now); }
+
+std::vector<ClientIx> Cache::members(const TicketName& name) const {
+  const Ticket* ticket = impl_->find_ticket(name);
+  return ticket == nullptr ? std::vector<ClientIx>{} : ticket->joined;
+}
+
+std::size_t Cache::step(Instant now) { return impl_->step(now); }
+bool Cache::busy() const noexcept { return impl_->busy(); }
+void Cache::flush(std::function<void(const FlushReport&)> done, Instant now) { impl_->flush(std::move(done), now); }
+void Cache::verify(std::function<void(const VerifyReport&)> done, Instant now) { impl_->verify(std::move(done), now); }
+Result<std::uint64_t> Cache::remove_namespace(NamespaceIx ns, Instant now) { return impl_->remove_namespace(ns, now); }
+void Cache::set_draining(bool draining) noexcept { impl_->draining_ = draining; }
+TierStatus Cache::tier(Tier tier) const { return impl_->tier_status(tier); }
+const CacheCounters& Cache::counters() const noexcept { return impl_->counters_; }
+
+std::vector<NamespaceStatus> Cache::namespaces() const {
+  std::vector<NamespaceStatus> out;
+  for (NamespaceIx ns = 0; ns < impl_->spaces_.size(); ++ns) {
+    const SpaceInfo& space = impl_->spaces_[ns];
+    NamespaceStatus status;
+    status.ix = ns;
+    status.name = impl_->display_name(ns);
+    status.fingerprint = space.fingerprint;
+    status.generation = space.generation;
+    status.clients = space.clients;
+    out.push_back(std::move(status));
+  }
+  for (ObjectIx o = 0; o < impl_->index_.object_slots(); ++o) {
+    const Object& object = impl_->index_.object(o);
+    if (object.state != ObjectState::visible) continue;
+    NamespaceStatus& status = out[object.space];
+    ++status.objects;
+    for (std::size_t t = 0; t < kTiers; ++t) {
+      if (object.in(static_cast<Tier>(t))) status.bytes[t] += object.bytes;
+    }
+  }
+  std::erase_if(out, [&](const NamespaceStatus& status) {
+    const SpaceInfo& space = impl_->spaces_[status.ix];
+    return space.removed || space.spec.name.empty();
+  });
+  return out;
+}
+
+std::string Cache::display_name(NamespaceIx ns) const { return impl_->display_name(ns); }
+Result<NamespaceIx> Cache::find_namespace(std::string_view name) const { return impl_->find_namespace(name); }
+
+std::vector<ObjectStatus> Cache::objects(std::optional<NamespaceIx> ns, std::optional<Tier> tier, Sort sort, std::size_t limit, Instant now) const {
+  return impl_->objects(ns, tier, sort, limit, now);
+}
+
+Result<std::vector<ExplainRow>> Cache::explain(NamespaceIx ns, std::span<const Token> tokens, Instant now) const {
+  if (ns >= impl_->spaces_.size()) return fail(Errc::not_found, "no such namespace");
+  const auto& domains = impl_->spaces_[ns].domains;
+  const auto plain = domains.find(Domain{});
+  if (plain == domains.end()) return std::vector<ExplainRow>{};
+  std::vector<NodeIx> path;
+  const Position end = impl_->index_.match({plain->second.root, 0}, {tokens, {}, 0}, &path);
+  return impl_->explain(path, end, static_cast<std::uint32_t>(tokens.size()), ns, now);
+}
+
+Result<std::vector<ExplainRow>> Cache::explain(NamespaceIx ns, const ObjectId& id, Instant now) const {
+  for (ObjectIx o = 0; o < impl_->index_.object_slots(); ++o) {
+    const Object& object = impl_->index_.object(o);
+    if (object.state != ObjectState::visible || object.space != ns || impl_->residents_[o].id != id) continue;
+    std::vector<NodeIx> path;
+    for (NodeIx n = object.node; impl_->index_.node(n).parent != kNil; n = impl_->index_.node(n).parent) path.insert(path.begin(), n);
+    return impl_->explain(path, {object.node, object.end}, object.end, ns, now);
+  }
+  return fail(Errc::not_found, "no object of this namespace has this id: `statecachectl ls` lists them");
+}
+
+std::uint64_t Cache::bytes_held(ClientIx client) const { return impl_->clients_.at(client).leased_bytes; }
+std::uint64_t Cache::tickets() const noexcept { return impl_->tickets_.size(); }
+Result<> Cache::audit() const { return impl_->audit(); }
+
+}  // namespace statecached

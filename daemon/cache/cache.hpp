@@ -1,0 +1,352 @@
+#pragma once
+// The state machine that owns everything a cache of model states knows: namespaces, the prefix tree,
+// what lies in which tier, who holds it, what is being written, read, demoted. It does no I/O and reads
+// no clock: time comes in with each call, work goes out through the seams (Disk, CopyEngine, Catalog)
+// and comes back when step() polls them. The daemon and the simulator run this same code.
+//
+// Threads: one (the conductor). Listener calls happen inside the calls that cause them.
+
+#include "base/ids.hpp"
+#include "base/histogram.hpp"
+#include "base/result.hpp"
+#include "base/spec.hpp"
+#include "base/time.hpp"
+#include "policy/options.hpp"
+#include "policy/tier.hpp"
+#include "tiers/catalog.hpp"
+#include "tiers/copy_engine.hpp"
+#include "tiers/disk.hpp"
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace statecached {
+
+using ClientIx = std::uint32_t;     ///< one attached process; never reused
+using NamespaceIx = std::uint32_t;
+using SlotId = std::uint64_t;       ///< index and generation of a reservation's part
+
+struct CacheOptions {
+  std::uint64_t device_bytes = 0;   ///< 0: no device tier. Memory arena kDeviceArena
+  std::uint64_t host_bytes = 0;     ///< 0: no host tier (simulator only). Memory arena kHostArena
+  PolicyOptions policy;
+  std::uint64_t lease_bytes_max = UINT64_MAX;  ///< of one client
+  Nanos reservation_age = std::chrono::seconds(30);
+  Nanos soft_hold_age = std::chrono::seconds(10);
+  Nanos transfer_timeout = std::chrono::seconds(30);
+  double engine_flops = 400e12;     ///< prior of the FLOP/s an engine achieves
+  double host_bytes_per_second = 50e9;
+  double nvme_bytes_per_second = 2e9;  ///< prior; measured from then on (the simulator keeps it)
+  bool measure_speeds = true;
+  bool follow_verdict = true;       ///< false: the deepest depth always (the paper's counting)
+  std::uint32_t keep_back = 1;      ///< least number of tokens left to compute, whatever a request asks
+  std::uint64_t seed = 1;
+};
+
+inline constexpr std::uint32_t kHostArena = 0;
+inline constexpr std::uint32_t kDeviceArena = 1;
+
+struct CacheSeams {
+  std::vector<Disk*> disks;         ///< empty: no NVMe tier
+  Catalog* catalog = nullptr;       ///< null exactly when disks is empty
+  CopyEngine* copier = nullptr;
+};
+
+/// A process that attaches. `shard[g]` is its shard of group g (empty: shard 0 everywhere).
+struct MemberInfo {
+  Digest engine;
+  std::uint16_t rank = 0;
+  std::uint16_t world = 1;
+  std::vector<std::uint16_t> shard;
+  std::uint32_t tenant = 0;
+  std::uint32_t trust_domain = 0;
+  bool may_write = true;            ///< false: every reservation is declined
+  std::string program;
+  std::int32_t pid = 0;
+};
+
+struct Have {
+  std::uint32_t every = 0;
+  std::uint32_t end = 0;
+};
+enum class HoldKind : std::uint8_t { none, soft, lease };
+
+struct BeginRequest {
+  std::span<const Token> tokens;
+  std::span<const Mark> marks;
+  Domain domain;
+  TicketName parent;                ///< zero: none
+  std::uint32_t parent_tokens = 0;
+  Have have;
+  HoldKind hold = HoldKind::soft;
+  std::uint32_t keep_back = 1;
+  std::uint32_t at_most = kUnknown;
+  Nanos deadline{};                 ///< from now; 0: none
+  std::uint8_t priority = 50;
+  std::uint16_t members = 0;        ///< 0: the engine's world
+};
+
+enum class TicketState : std::uint8_t { pending, loading, ready, failed, lost };
+
+struct Point {
+  std::uint32_t tokens = 0;
+  Tier tier = Tier::none;           ///< the lowest tier that any part of it needs
+  std::uint64_t bytes = 0;          ///< to be loaded into the host tier
+  Nanos ready_in{};
+  Nanos recompute{};                ///< prefill of [0, tokens) instead
+};
+
+struct Answer {
+  TicketState state = TicketState::pending;
+  std::uint32_t version = 0;
+  std::uint32_t best = 0;
+  std::uint32_t usable = 0;
+  std::uint32_t stored = 0;
+  std::vector<Point> points;        ///< ascending depth
+  std::vector<std::uint32_t> wishes;  ///< checkpoints to take, most wanted first
+};
+
+/// One shard of one object under a lease. `runs` lie in `arena`.
+struct Piece {
+  std::uint16_t group = 0;
+  Tier tier_at_begin = Tier::none;
+  std::uint32_t arena = 0;
+  std::uint32_t first = 0;
+  std::uint32_t valid = 0;          ///< tokens of it that count here; 0 for a checkpoint
+  std::uint16_t shard = 0;
+  std::uint64_t payload_bytes = 0;
+  std::vector<Extent> runs;
+};
+
+struct Lease {
+  std::uint32_t tokens = 0;
+  std::vector<Piece> pieces;        ///< all shards, token order
+};
+
+struct WantItem {
+  std::uint16_t group = 0;
+  std::uint32_t first = 0;          ///< block: multiple of B; checkpoint: equal to end
+  std::uint32_t end = 0;
+  std::uint64_t bytes = 0;          ///< payload of one shard; 0: the group's layout says
+};
+
+enum class GrantKind : std::uint8_t { granted = 1, exists = 2, in_flight = 3, declined = 4, no_space = 5 };
+
+/// The answer for one shard of one WantItem. Not granted: slot 0, no runs, shard 0.
+struct SlotGrant {
+  SlotId slot = 0;
+  GrantKind grant = GrantKind::declined;
+  std::uint16_t group = 0;
+  std::uint32_t first = 0;
+  std::uint32_t end = 0;
+  std::uint16_t shard = 0;
+  std::uint32_t arena = 0;
+  std::uint64_t payload_bytes = 0;
+  std::vector<Extent> runs;
+};
+
+struct Filled {
+  SlotId slot = 0;
+  std::uint32_t valid = 0;          ///< 0: as reserved
+};
+
+/// Why something was refused, dropped or lost; also the `reason` label of counters and events.
+enum class Reason : std::uint8_t {
+  none, capacity, quota, tainted, read_only, parents_missing, not_worth_it, bad_range, stale_slot,
+  too_large, io_error, corrupt, invalidated, client_died, superseded, replaced, removed, soft_hold_expired,
+  count_,
+};
+[[nodiscard]] const char* to_string(Reason reason) noexcept;
+
+enum class EventKind : std::uint8_t { stored, durable, demoted, promoted, dropped, refused, count_ };
+[[nodiscard]] const char* to_string(EventKind kind) noexcept;
+
+struct CacheEvent {
+  EventKind kind = EventKind::stored;
+  Reason reason = Reason::none;
+  Tier tier = Tier::none;
+  NamespaceIx ns = 0;
+  ObjectId id;                      ///< zero for a refusal
+  std::uint16_t group = 0;
+  std::uint32_t first = 0;
+  std::uint32_t end = 0;
+  std::uint64_t bytes = 0;
+};
+
+/// News. Methods must not call back into the Cache.
+class CacheListener {
+ public:
+  CacheListener() = default;
+  CacheListener(const CacheListener&) = delete;
+  CacheListener& operator=(const CacheListener&) = delete;
+  virtual ~CacheListener() = default;
+  /// The answer of this ticket changed after begin() or refresh() returned (loaded, failed, lost).
+  virtual void on_answer(const TicketName& ticket) = 0;
+  /// A lease that was asked for while loading is there now: Cache::lease() has it.
+  virtual void on_leased(const TicketName& ticket) = 0;
+  virtual void on_event(const CacheEvent& event) = 0;
+};
+
+struct TierStatus {
+  std::uint64_t capacity = 0;
+  std::uint64_t used = 0;           ///< allocated, padding included
+  std::uint64_t peak = 0;
+  std::uint64_t objects = 0;
+  std::uint64_t held_bytes = 0;
+};
+
+struct CacheCounters {
+  std::uint64_t requests = 0, input_tokens = 0;
+  std::array<std::uint64_t, kTiers> hit_tokens{};   ///< leased, by the tier at begin
+  std::uint64_t leases = 0, reservations = 0, grants = 0, commits = 0, commits_refused = 0;
+  std::array<std::uint64_t, static_cast<std::size_t>(Reason::count_)> refused{};     ///< reservations, by reason
+  std::array<std::array<std::uint64_t, static_cast<std::size_t>(Reason::count_)>, kTiers> evicted{};  ///< objects
+  std::array<std::uint64_t, kTiers> bytes_demoted{};   ///< into this tier
+  std::array<std::uint64_t, kTiers> bytes_promoted{};  ///< into this tier
+  std::uint64_t bytes_stored = 0, bytes_dropped = 0, nvme_bytes_written = 0, nvme_bytes_read = 0;
+  std::uint64_t checksum_failures = 0, io_errors = 0, loads = 0, load_failures = 0, evictions = 0;
+  std::uint64_t prefetched_unused_bytes = 0;
+  double flops = 0, flops_saved = 0;
+};
+
+struct NamespaceStatus {
+  NamespaceIx ix = 0;
+  std::string name;                 ///< as people see it
+  Digest fingerprint;
+  std::uint32_t generation = 0;
+  std::uint64_t objects = 0;
+  std::array<std::uint64_t, kTiers> bytes{};
+  std::uint32_t clients = 0;
+};
+
+/// One object as `ls` shows it.
+struct ObjectStatus {
+  ObjectId id;
+  NamespaceIx ns = 0;
+  std::uint16_t group = 0;
+  std::uint32_t first = 0;
+  std::uint32_t end = 0;
+  std::uint64_t bytes = 0;
+  std::array<bool, kTiers> in{};
+  double keep_value = 0;            ///< seconds saved per second and byte, of its segment
+  Nanos age{};                      ///< since last use
+  std::uint32_t holds = 0;
+};
+
+/// One depth as `explain` shows it: a segment of the prefix, or where it stops.
+struct ExplainRow {
+  std::uint32_t from = 0, to = 0;
+  std::uint32_t kv_blocks = 0, kv_blocks_missing = 0;
+  bool checkpoint = false;
+  Tier kv_tier = Tier::none, checkpoint_tier = Tier::none;  ///< lowest tier of the parts
+  double seconds_saved = 0;         ///< what losing it would add to the next hit
+  double bytes_freed = 0;
+  double reuse_rate = 0;            ///< per second
+  double keep_value = 0;
+  Nanos age{};
+  std::string why;                  ///< what is missing and why, in words; empty when nothing is
+};
+
+struct FlushReport {
+  std::uint64_t durable_objects = 0;  ///< on NVMe now, rows synced
+  std::uint64_t failed_objects = 0;   ///< could not be written (capacity, errors); still in memory
+  std::string why;
+};
+
+struct VerifyReport {
+  std::uint64_t objects = 0, bytes = 0, bad = 0;
+};
+
+class CacheImpl;
+
+class Cache {
+ public:
+  Cache(CacheOptions options, CacheSeams seams, CacheListener* listener);
+  Cache(const Cache&) = delete;
+  Cache& operator=(const Cache&) = delete;
+  ~Cache();
+
+  // ---- start ------------------------------------------------------------------------------------
+  /// Reads the catalog and takes over what lies on the drives. Before anything else.
+  [[nodiscard]] Result<std::uint64_t> recover(Instant now, std::int64_t wall_now);
+
+  // ---- clients ----------------------------------------------------------------------------------
+  /// Opens (or finds) the namespace and registers the member. Errors: a spec that is invalid; a tier
+  /// too small for one object of it.
+  [[nodiscard]] Result<ClientIx> attach(const NamespaceSpec& spec, MemberInfo member, Instant now);
+  [[nodiscard]] NamespaceIx namespace_of(ClientIx client) const;
+  [[nodiscard]] const MemberInfo& member(ClientIx client) const;
+  /// The process is gone: its leases, tickets and unfinished reservations come back.
+  void detach(ClientIx client, Instant now);
+
+  // ---- a request (design.md 2). Errors: not_found (no such ticket), invalid_argument, permission -----
+  /// Matches, plans, starts loading what the verdict wants (hold != none). A lease that is ready at
+  /// once is there when this returns: see leased().
+  [[nodiscard]] Result<const Answer*> begin(ClientIx client, const TicketName& name, const BeginRequest& request, Instant now);
+  [[nodiscard]] Result<const Answer*> refresh(ClientIx client, const TicketName& name, Instant now);
+  [[nodiscard]] Result<const Answer*> answer(const TicketName& name) const;
+  [[nodiscard]] Result<> join(ClientIx client, const TicketName& name, Instant now);
+  /// Leases the deepest ready depth <= at_most; 0 tokens is a valid lease of nothing. While the best
+  /// depth is loading: leases what is ready now.
+  [[nodiscard]] Result<const Lease*> acquire(ClientIx client, const TicketName& name, std::uint32_t at_most, Have have, Instant now);
+  /// The lease of a ticket, or null while there is none.
+  [[nodiscard]] const Lease* lease(const TicketName& name) const;
+  /// The sequence grows; `computed` tokens of it (kUnknown: all) have their state computed.
+  [[nodiscard]] Result<> append(ClientIx client, const TicketName& name, std::span<const Token> tokens, std::span<const Mark> marks, std::uint32_t computed, Instant now);
+  /// One SlotGrant for each shard of each granted want, and one for each want that was not granted.
+  [[nodiscard]] Result<std::vector<SlotGrant>> reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now);
+  /// True: accepted. An object becomes visible when all its shards are in.
+  [[nodiscard]] bool commit(ClientIx client, const Filled& filled, Instant now);
+  [[nodiscard]] bool abandon(ClientIx client, SlotId slot, Instant now);
+  [[nodiscard]] Result<> taint(ClientIx client, const TicketName& name, Instant now);
+  [[nodiscard]] Result<> finish(ClientIx client, const TicketName& name, std::uint32_t computed, std::uint32_t prefilled, Nanos prefill, Instant now);
+  [[nodiscard]] Result<> release(ClientIx client, const TicketName& name, Instant now);
+  [[nodiscard]] Result<> cancel(ClientIx client, const TicketName& name, Instant now);
+  /// New generation: nothing stored so far is found again, in any tier, on disk either.
+  [[nodiscard]] Result<> invalidate(ClientIx client, Instant now);
+  /// Clients that joined a ticket (its beginner included).
+  [[nodiscard]] std::vector<ClientIx> members(const TicketName& name) const;
+
+  // ---- time -------------------------------------------------------------------------------------
+  /// Polls the seams, finishes transfers, writes behind, evicts ahead, expires. Returns how many
+  /// completions it handled: 0 means there is nothing to do until something completes.
+  std::size_t step(Instant now);
+  /// Something was submitted to a seam and has not come back.
+  [[nodiscard]] bool busy() const noexcept;
+
+  // ---- operators --------------------------------------------------------------------------------
+  /// Writes everything committed so far; `done` is called from step().
+  void flush(std::function<void(const FlushReport&)> done, Instant now);
+  /// Reads and checks every object on NVMe (and checks host copies whose checksum is known).
+  void verify(std::function<void(const VerifyReport&)> done, Instant now);
+  /// Forgets a namespace in every tier, rows included; what is leased goes when its lease ends.
+  [[nodiscard]] Result<std::uint64_t> remove_namespace(NamespaceIx ns, Instant now);
+  void set_draining(bool draining) noexcept;  ///< true: every reservation is declined
+
+  [[nodiscard]] TierStatus tier(Tier tier) const;
+  [[nodiscard]] const CacheCounters& counters() const noexcept;
+  [[nodiscard]] std::vector<NamespaceStatus> namespaces() const;
+  /// "name", or "name@first-8-hex" where several namespaces share the name.
+  [[nodiscard]] std::string display_name(NamespaceIx ns) const;
+  [[nodiscard]] Result<NamespaceIx> find_namespace(std::string_view name) const;
+  enum class Sort : std::uint8_t { keep, bytes, age, depth };
+  [[nodiscard]] std::vector<ObjectStatus> objects(std::optional<NamespaceIx> ns, std::optional<Tier> tier, Sort sort, std::size_t limit, Instant now) const;
+  [[nodiscard]] Result<std::vector<ExplainRow>> explain(NamespaceIx ns, std::span<const Token> tokens, Instant now) const;
+  /// As above for the prefix that ends at this object.
+  [[nodiscard]] Result<std::vector<ExplainRow>> explain(NamespaceIx ns, const ObjectId& id, Instant now) const;
+  [[nodiscard]] std::uint64_t bytes_held(ClientIx client) const;
+  [[nodiscard]] std::uint64_t tickets() const noexcept;
+  /// Recounts every ledger from scratch and compares; a message for the first that does not add up.
+  [[nodiscard]] Result<> audit() const;
+
+ private:
+  std::unique_ptr<CacheImpl> impl_;
+};
+
+}  // namespace statecached

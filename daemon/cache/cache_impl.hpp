@@ -1,0 +1,335 @@
+#pragma once
+// The inside of Cache. One class, in five files by what they do:
+//   requests.cpp   clients, tickets, leases, reservations
+//   tiers.cpp      space, victims, dropping copies
+//   transfers.cpp  loads, write-behind, copies down, catalog batches, flush, verify
+//   recovery.cpp   what the catalog says at start
+//   inspect.cpp    what operators ask
+
+#include "daemon/cache/cache.hpp"
+#include "policy/index.hpp"
+#include "policy/resume.hpp"
+#include "policy/score.hpp"
+#include "policy/victims.hpp"
+#include "tiers/space.hpp"
+
+#include <deque>
+#include <map>
+#include <unordered_map>
+#include <unordered_set>
+
+namespace statecached {
+
+inline constexpr std::size_t kPointsMax = 16;               ///< depths in one answer
+inline constexpr std::uint64_t kDiskOpBytes = 1ULL << 20U;  ///< one transfer (limits.md 3)
+inline constexpr std::uint64_t kBatchBytes = 8ULL << 20U;   ///< one write-behind batch
+inline constexpr std::size_t kBatchesMax = 4;               ///< in flight
+inline constexpr std::uint32_t kTokensMax = 1U << 24U;      ///< of one sequence
+
+/// What the tiers know of an object, beside the policy's Object of the same number.
+struct Resident {
+  std::array<PageRuns, 2> runs;     ///< device, host
+  std::uint16_t path = 0;           ///< drive
+  PageRuns disk;
+  boost::container::small_vector<Checksum, 1> sums;  ///< one a shard, once computed
+  ObjectId id;
+  ObjectNumber number = 0;          ///< of its catalog row; 0 before one was planned
+  std::uint32_t domain = 0;
+  std::uint64_t payload = 0;        ///< of one shard
+  std::uint16_t shards = 1;
+  std::uint64_t shards_in = 0;      ///< bit per committed shard
+  Tier home = Tier::none;           ///< where it is being written
+  bool writing_behind = false;      ///< in a batch
+  bool copying_down = false;
+  bool not_worth_disk = false;      ///< priced out: may be dropped unwritten
+  bool prefetched = false;          ///< read from NVMe and not leased since
+  std::uint32_t hits = 0;
+};
+
+struct DomainInfo {
+  std::uint32_t number = 0;
+  NodeIx root = kNil;
+  bool durable = false;
+};
+
+struct SpaceInfo {
+  NamespaceSpec spec;
+  Digest fingerprint;
+  std::uint32_t trust_domain = 0;
+  std::uint32_t generation = 1;
+  std::map<Domain, DomainInfo> domains;
+  ObjectNumber next_number = 1;
+  std::uint32_t next_domain = 1;
+  bool durable = false;             ///< its row is written
+  bool has_end = false;
+  bool removed = false;
+  std::uint32_t clients = 0;
+  Speeds speeds;
+};
+
+struct ClientInfo {
+  bool attached = false;
+  NamespaceIx space = 0;
+  MemberInfo member;
+  std::uint64_t leased_bytes = 0;
+  std::unordered_set<std::uint64_t> slots;
+  std::unordered_set<TicketName> tickets;  ///< begun or joined
+};
+
+struct Held {
+  ObjectIx object = kNil;
+  std::uint32_t valid = 0;
+  Tier tier_at_begin = Tier::none;
+};
+
+struct Ticket {
+  TicketName name;
+  NamespaceIx space = 0;
+  std::uint32_t generation = 1;
+  Digest engine;
+  ClientIx owner = 0;
+  Domain domain;
+  std::uint32_t domain_number = 0;
+  std::vector<Token> tokens;
+  std::vector<Mark> marks;
+  std::uint32_t prompt = 0;
+  std::uint32_t computed = 0;
+  std::uint32_t keep_back = 1, at_most = kUnknown;
+  Have have;
+  HoldKind hold = HoldKind::none;
+  DiskClass read_class = DiskClass::demand;
+  Instant deadline{};
+  Position anchor;                  ///< deepest point of the sequence in the tree; its node is referenced
+  Answer answer;
+  std::uint32_t chosen = 0;
+  std::vector<Held> held;           ///< what `chosen` needs, held
+  std::size_t loading = 0;          ///< of those, still on their way to memory
+  std::uint64_t leased_bytes = 0;
+  std::optional<Lease> lease;
+  bool want_lease = false;
+  Instant soft_until{};
+  std::vector<ClientIx> joined;
+  std::uint16_t members = 1;
+  std::uint16_t released = 0;
+  bool finished = false, tainted = false, lost = false;
+  std::uint32_t open_slots = 0;
+  IdChain chain;
+};
+
+struct Slot {
+  ObjectIx object = kNil;
+  std::uint16_t shard = 0;
+  ClientIx client = 0;
+  TicketName ticket;
+  Instant granted{};
+  std::uint32_t generation = 0;
+  bool open = false;
+};
+
+struct LoadState {
+  std::vector<TicketName> waiters;
+  std::size_t parts = 0;            ///< disk operations, then verifications, outstanding
+  bool failed = false;
+  Reason reason = Reason::none;
+};
+
+struct WriteBatch {
+  enum class Phase : std::uint8_t { sums, data, sync, ready, rows };
+  std::uint64_t number = 0;
+  Phase phase = Phase::sums;
+  std::uint16_t path = 0;
+  std::vector<ObjectIx> objects;
+  std::size_t parts = 0;
+  bool failed = false;
+  Reason reason = Reason::none;
+};
+
+struct DeleteBatch {
+  std::vector<std::pair<std::uint16_t, PageRuns>> runs;  ///< freed when it is durable
+};
+
+enum class JobKind : std::uint8_t { load_read, load_verify, batch_sum, batch_data, batch_sync, batch_rows, rows_deleted, copy_down, verify_read, verify_sum };
+
+struct Job {
+  JobKind kind = JobKind::load_read;
+  std::vector<ObjectIx> objects;
+  std::uint64_t batch = 0;          ///< WriteBatch or DeleteBatch
+  std::uint16_t shard = 0;
+  std::uint64_t bytes = 0;
+  Instant started{};
+};
+
+struct FlushJob {
+  std::function<void(const FlushReport&)> done;
+  FlushReport report;
+  std::size_t last_dirty = SIZE_MAX;
+};
+
+struct VerifyJob {
+  std::function<void(const VerifyReport&)> done;
+  VerifyReport report;
+  std::deque<ObjectIx> todo;
+  PageRuns buffer;                  ///< host space that one object is read into
+  ObjectIx current = kNil;
+  std::size_t parts = 0;
+  bool reading = false;             ///< parts counts the read; else the checksums
+  bool bad = false;
+};
+
+class CacheImpl {
+ public:
+  CacheImpl(CacheOptions options, CacheSeams seams, CacheListener* listener);
+
+  // requests.cpp
+  Result<ClientIx> attach(const NamespaceSpec& spec, MemberInfo member, Instant now);
+  void detach(ClientIx client, Instant now);
+  Result<const Answer*> begin(ClientIx client, const TicketName& name, const BeginRequest& request, Instant now);
+  Result<const Answer*> refresh(ClientIx client, const TicketName& name, Instant now);
+  Result<> join(ClientIx client, const TicketName& name, Instant now);
+  Result<const Lease*> acquire(ClientIx client, const TicketName& name, std::uint32_t at_most, Have have, Instant now);
+  Result<> append(const TicketName& name, ClientIx client, std::span<const Token> tokens, std::span<const Mark> marks, std::uint32_t computed);
+  Result<std::vector<SlotGrant>> reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now);
+  bool commit(ClientIx client, const Filled& filled, Instant now);
+  bool abandon(ClientIx client, SlotId id, Instant now);
+  Result<> finish(ClientIx client, const TicketName& name, std::uint32_t prefilled, Nanos prefill, Instant now);
+  Result<> release(ClientIx client, const TicketName& name, bool cancelled, Instant now);
+  Result<> invalidate(ClientIx client, Instant now);
+  Result<Ticket*> ticket_of(ClientIx client, const TicketName& name);
+  Ticket* find_ticket(const TicketName& name);
+  void expire(Instant now);
+
+  // tiers.cpp
+  [[nodiscard]] bool present(Tier tier) const noexcept;
+  [[nodiscard]] Tier below(Tier tier) const noexcept;  ///< the next lower tier present, or none
+  [[nodiscard]] Space& space_of(Tier tier) { return tier == Tier::device ? device_ : host_; }
+  bool allocate(Tier tier, std::uint64_t bytes, bool contiguous, PageRuns& out, Instant now);
+  std::uint64_t evict(Tier tier, std::uint64_t bytes, Instant now);
+  std::uint64_t evict_node(NodeIx node, Tier tier, std::uint64_t bytes, Instant now);
+  void drop_copy(ObjectIx o, Tier tier, Reason reason, Instant now);
+  void drop_everywhere(ObjectIx o, Reason reason, Instant now);
+  /// Makes objects unfindable at once; each goes when nothing holds it or hangs on it.
+  void kill(const std::vector<ObjectIx>& list, Reason reason, Instant now);
+  void bury(ObjectIx o, Reason reason, Instant now);
+  /// It and all that hangs on it.
+  void forget_below(ObjectIx o, Reason reason, Instant now);
+  void hold(ObjectIx o, Instant now);
+  void unhold(ObjectIx o, Instant now);
+  void requeue(NodeIx node, Instant now);
+  [[nodiscard]] bool droppable(ObjectIx o, Tier tier) const;
+  [[nodiscard]] SegmentTerms terms(NodeIx node, Tier tier) const;
+  [[nodiscard]] bool next_victim(NodeIx node, Tier tier, ObjectIx& victim) const;
+  void submit_deletes(Instant now);
+  void entered(ObjectIx o, Tier tier, Instant now);
+
+  // transfers.cpp
+  Result<std::uint64_t> recover(Instant now, std::int64_t wall_now);
+  std::size_t step(Instant now);
+  void start_loads(Ticket& ticket, const std::vector<ObjectIx>& objects, Instant now);
+  void write_behind(Instant now);
+  void copy_down(Instant now);
+  void loaded(ObjectIx o, Instant now);
+  [[nodiscard]] bool busy() const noexcept;
+  void flush(std::function<void(const FlushReport&)> done, Instant now);
+  void verify(std::function<void(const VerifyReport&)> done, Instant now);
+
+  // inspect.cpp
+  Result<> audit() const;
+  std::string display_name(NamespaceIx ns) const;
+  Result<NamespaceIx> find_namespace(std::string_view name) const;
+  std::vector<ObjectStatus> objects(std::optional<NamespaceIx> ns, std::optional<Tier> tier, Cache::Sort sort, std::size_t limit, Instant now) const;
+  std::vector<ExplainRow> explain(std::span<const NodeIx> path, Position end, std::uint32_t wanted, NamespaceIx ns, Instant now) const;
+  TierStatus tier_status(Tier tier) const;
+  Result<std::uint64_t> remove_namespace(NamespaceIx ns, Instant now);
+  std::uint64_t drop_namespace_objects(NamespaceIx ns, Reason reason, Instant now);
+
+  CacheOptions options_;
+  CacheSeams seams_;
+  CacheListener* listener_;
+  CacheCounters counters_;
+  Index index_;
+  std::vector<Resident> residents_;
+  Space device_, host_;
+  std::vector<Space> disks_;
+  std::array<Victims, kTiers> victims_;
+  std::vector<SpaceInfo> spaces_;
+  std::vector<ClientInfo> clients_;
+  std::unordered_map<TicketName, Ticket> tickets_;
+  std::vector<Slot> slots_;
+  std::vector<std::uint32_t> free_slots_;
+  std::array<std::uint64_t, kTiers> held_bytes_{};
+  std::array<std::uint64_t, kTiers> backed_bytes_{};   ///< of memory tiers: also in a lower tier
+  std::array<std::uint64_t, kTiers> object_count_{};
+  std::array<std::uint64_t, kTiers> moving_bytes_{};   ///< being copied down from this tier
+  bool draining_ = false;
+  Instant expired_at_{};
+
+  std::unordered_map<ObjectIx, LoadState> loads_;
+  std::unordered_map<std::uint64_t, Job> jobs_;
+  std::uint64_t next_tag_ = 1;
+  std::deque<WriteBatch> batches_;                     ///< in the order in which their rows are written
+  std::uint64_t next_batch_ = 1;
+  std::unordered_map<std::uint64_t, DeleteBatch> delete_batches_;
+  DeleteBatch deleting_;                               ///< collected, not yet submitted
+  std::vector<ObjectKey> deleting_rows_;
+  std::vector<std::uint32_t> dropping_spaces_;
+  std::vector<NamespaceRow> renewed_spaces_;           ///< rows to write again (generation)
+  std::uint64_t freeing_bytes_ = 0;                    ///< of NVMe, waiting for a durable delete
+  std::vector<std::deque<DiskOp>> disk_backlog_;
+  std::deque<CopyOp> copy_backlog_;
+  std::deque<CatalogBatch> catalog_backlog_;
+  std::vector<DiskDone> disk_done_;
+  std::vector<CopyDone> copy_done_;
+  std::vector<CatalogDone> catalog_done_;
+  std::deque<FlushJob> flushes_;
+  std::deque<VerifyJob> verifies_;
+  std::int64_t wall_at_start_ = 0;
+  Instant started_{};
+  double disk_seconds_per_byte_ = 0;
+
+  // transfers.cpp, inside
+  void pump();
+  std::size_t poll(Instant now);
+  void on_disk(const DiskDone& done, Instant now);
+  void on_copy(const CopyDone& done, Instant now);
+  void on_catalog(const CatalogDone& done, Instant now);
+  std::uint64_t add_job(Job job);
+  bool start_batch(std::vector<ObjectIx> objects, Instant now);
+  void batch_data(WriteBatch& batch, Instant now);
+  void batch_part_done(std::uint64_t number, bool ok, Reason reason, Instant now);
+  void advance_batches(Instant now);
+  bool rows_of(WriteBatch& batch, CatalogBatch& rows, Instant now);
+  void finish_batch(WriteBatch& batch, bool ok, Instant now);
+  void abandon_write(ObjectIx o, Reason reason, Instant now);
+  [[nodiscard]] bool on_disk_or_coming(ObjectIx o) const;
+  std::vector<ObjectIx> dirty_path(NodeIx node) const;
+  std::uint64_t disk_available() const;
+  void make_disk_room(Instant now);
+  void step_flush(Instant now);
+  void step_verify(Instant now);
+  void verify_part(bool ok, Instant now);
+  void load_part_done(ObjectIx o, bool ok, Reason reason, Instant now);
+  void submit_sums(ObjectIx o, JobKind kind, std::uint64_t batch, const PageRuns& runs, std::uint32_t arena);
+  [[nodiscard]] std::vector<MemoryRun> shard_runs(const PageRuns& runs, std::uint32_t arena, std::uint16_t shard, std::uint64_t padded, std::uint64_t bytes) const;
+  [[nodiscard]] std::int64_t wall(Instant now) const { return wall_at_start_ + std::chrono::duration_cast<std::chrono::seconds>(now - started_).count(); }
+  bool recover_object(ObjectRow&& row, std::unordered_map<std::uint64_t, ObjectIx>& seen, Instant now, std::int64_t wall_now);
+
+  // requests.cpp, inside
+  void plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, bool load, Instant now);
+  void touch(const std::vector<NodeIx>& path, NodeIx deepest, Instant now);
+  void let_go(Ticket& ticket, Instant now);
+  void make_lease(Ticket& ticket, Instant now);
+  void end_ticket(const TicketName& name, Instant now);
+  void maybe_end(Ticket& ticket, Instant now);
+  void lose(Ticket& ticket, Instant now);
+  SlotGrant reserve_one(Ticket& ticket, ClientIx client, const WantItem& want, Instant now, std::vector<SlotGrant>& out);
+  Reason check_want(const Ticket& ticket, const SpaceInfo& space, const WantItem& want) const;
+  bool find_parents(const SpaceInfo& space, NodeIx node, const WantItem& want, Object& object) const;
+  void appear(ObjectIx o, Instant now);
+  void discard_unborn(ObjectIx o, Reason reason, Instant now);
+  void close_slot(std::uint32_t slot);
+  NodeIx domain_root(NamespaceIx ns, const Domain& domain, std::uint32_t& number);
+  void event(EventKind kind, Reason reason, Tier tier, ObjectIx o);
+  [[nodiscard]] std::uint64_t padded_bytes(std::uint64_t payload, std::uint16_t shards) const { return round_up(payload, kPage) * shards; }
+};
+
+}  // namespace statecached

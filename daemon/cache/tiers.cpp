@@ -1,0 +1,293 @@
+#include "daemon/cache/cache_impl.hpp"
+
+#include <algorithm>
+
+namespace statecached {
+
+bool CacheImpl::present(Tier tier) const noexcept {
+  if (tier == Tier::device) return options_.device_bytes > 0;
+  if (tier == Tier::host) return options_.host_bytes > 0;
+  return tier == Tier::nvme && !disks_.empty();
+}
+
+Tier CacheImpl::below(Tier tier) const noexcept {
+  for (std::size_t t = index(tier) + 1; t < kTiers; ++t) {
+    if (present(static_cast<Tier>(t))) return static_cast<Tier>(t);
+  }
+  return Tier::none;
+}
+
+/// Space in a memory tier, giving up clean victims for it. All or nothing.
+bool CacheImpl::allocate(Tier tier, std::uint64_t bytes, bool contiguous, PageRuns& out, Instant now) {
+  Space& space = space_of(tier);
+  if (bytes > space.capacity()) return false;
+  while (!space.allocate(bytes, contiguous, out)) {
+    const std::uint64_t missing = bytes > space.available() ? bytes - space.available() : bytes;
+    if (evict(tier, missing, now) == 0) return false;
+  }
+  return true;
+}
+
+std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now) {
+  std::uint64_t freed = 0;
+  Victims& victims = victims_[index(tier)];
+  while (freed < bytes) {
+    const NodeIx node = victims.best(Lane::clean, now);
+    if (node == kNil) break;
+    const std::uint64_t got = evict_node(node, tier, bytes - freed, now);
+    freed += got;
+    requeue(node, now);
+    // A node whose turn brought nothing would be chosen for ever.
+    if (got == 0) victims.erase(node);
+  }
+  return freed;
+}
+
+bool CacheImpl::droppable(ObjectIx o, Tier tier) const {
+  const Object& object = index_.object(o);
+  for (std::size_t t = index(tier) + 1; t < kTiers; ++t) {
+    if ((object.tiers >> t & 1U) != 0) return true;
+  }
+  const Tier lower = below(tier);
+  if (lower == Tier::none || options_.policy.demotion == Demotion::never) return true;
+  return lower == Tier::nvme && residents_[o].not_worth_disk;
+}
+
+/// First what resumes there (checkpoints), then KV from the tail. Under `lru` a checkpoint goes only with
+/// its node's tail, as in the paper's baseline.
+bool CacheImpl::next_victim(NodeIx ix, Tier tier, ObjectIx& victim) const {
+  const Node& node = index_.node(ix);
+  if (!node.alive || node.in_tier[index(tier)] == 0) return false;
+  const bool whole = options_.policy.name == PolicyName::lru;
+  if (whole) {
+    int looked = 0;
+    for (NodeIx c = node.first_child; c != kNil && looked < 8; c = index_.node(c).next_sibling, ++looked) {
+      if (index_.node(c).in_tier[index(tier)] > 0) return false;
+    }
+  }
+  for (auto it = node.objects.rbegin(); it != node.objects.rend(); ++it) {
+    const Object& object = index_.object(*it);
+    if (!object.in(tier)) continue;
+    if (object.holds == 0 && object.state == ObjectState::visible && index_.may_leave(object, tier)) {
+      victim = *it;
+      return true;
+    }
+    if (object.need != Need::end) return false;
+  }
+  return false;
+}
+
+std::uint64_t CacheImpl::evict_node(NodeIx ix, Tier tier, std::uint64_t bytes, Instant now) {
+  std::uint64_t freed = 0;
+  ObjectIx victim = kNil;
+  while (freed < bytes && next_victim(ix, tier, victim) && droppable(victim, tier)) {
+    freed += index_.object(victim).bytes;
+    Node& node = index_.node(ix);
+    node.evicted_tier = tier;
+    node.evicted_at = now;
+    node.evicted_state = index_.object(victim).need == Need::end;
+    ++counters_.evictions;
+    drop_copy(victim, tier, Reason::capacity, now);
+  }
+  return freed;
+}
+
+/// Gives up one copy; the last one forgets the object.
+void CacheImpl::drop_copy(ObjectIx o, Tier tier, Reason reason, Instant now) {
+  Object& object = index_.object(o);
+  Resident& resident = residents_[o];
+  const std::uint64_t bytes = object.bytes;
+  const bool was_backed = tier != Tier::nvme && (object.tiers >> (index(tier) + 1U)) != 0;
+  const Tier above = object.highest();
+  index_.leave(o, tier);
+  --object_count_[index(tier)];
+  if (was_backed) backed_bytes_[index(tier)] -= bytes;
+  if (tier == Tier::nvme) {
+    freeing_bytes_ += bytes_of(resident.disk);
+    deleting_.runs.emplace_back(resident.path, std::move(resident.disk));
+    deleting_rows_.push_back({object.space + 1, resident.number});
+    resident.disk.clear();
+    resident.number = 0;
+  } else {
+    if (resident.prefetched && tier == Tier::host) counters_.prefetched_unused_bytes += bytes;
+    resident.prefetched = resident.prefetched && tier != Tier::host;
+    space_of(tier).free(resident.runs[index(tier)]);
+    resident.runs[index(tier)].clear();
+  }
+  // A copy above that was backed by this one alone is dirty again.
+  if (above < tier) {
+    for (std::size_t t = index(above); t < index(tier); ++t) {
+      if ((object.tiers >> t & 1U) != 0 && (object.tiers >> (t + 1U)) == 0) backed_bytes_[t] -= bytes;
+    }
+  }
+  ++counters_.evicted[index(tier)][static_cast<std::size_t>(reason)];
+  const NodeIx node = object.node;
+  std::array<ObjectIx, kEveryGroupsMax> parents = object.parents;
+  if (object.tiers == 0) {
+    counters_.bytes_dropped += bytes;
+    event(EventKind::dropped, reason, tier, o);
+    residents_[o] = Resident{};
+    index_.remove_object(o);
+  } else {
+    event(EventKind::demoted, reason, static_cast<Tier>(index(object.highest())), o);
+  }
+  requeue(node, now);
+  for (ObjectIx parent : parents) {
+    if (parent != kNil) requeue(index_.object(parent).node, now);
+  }
+}
+
+void CacheImpl::drop_everywhere(ObjectIx o, Reason reason, Instant now) {
+  for (const Tier tier : {Tier::device, Tier::host, Tier::nvme}) {
+    const Object& object = index_.object(o);
+    if (object.state == ObjectState::free || !object.in(tier)) continue;
+    const bool last = (object.tiers & ~(1U << index(tier))) == 0;
+    drop_copy(o, tier, reason, now);
+    if (last) return;
+  }
+}
+
+void CacheImpl::forget_below(ObjectIx o, Reason reason, Instant now) {
+  std::vector<ObjectIx> list{o};
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const ObjectIx above = list[i];
+    if (!index_.object(above).full) continue;
+    std::vector<NodeIx> stack{index_.object(above).node};
+    const std::uint32_t reach = index_.object(above).end + kBlockTokensMax;
+    while (!stack.empty()) {
+      const Node& node = index_.node(stack.back());
+      stack.pop_back();
+      for (ObjectIx ix : node.objects) {
+        const Object& that = index_.object(ix);
+        if (std::find(that.parents.begin(), that.parents.end(), above) == that.parents.end()) continue;
+        if (std::find(list.begin(), list.end(), ix) == list.end()) list.push_back(ix);
+      }
+      if (node.end >= reach) continue;
+      for (NodeIx c = node.first_child; c != kNil; c = index_.node(c).next_sibling) stack.push_back(c);
+    }
+  }
+  kill(list, reason, now);
+}
+
+void CacheImpl::kill(const std::vector<ObjectIx>& list, Reason reason, Instant now) {
+  std::vector<ObjectIx> order = list;
+  const auto deeper = [&](ObjectIx a, ObjectIx b) {
+    const Object& x = index_.object(a);
+    const Object& y = index_.object(b);
+    return std::pair{x.end, x.full ? 0 : 1} > std::pair{y.end, y.full ? 0 : 1};
+  };
+  std::sort(order.begin(), order.end(), deeper);
+  for (ObjectIx o : order) {
+    const ObjectState state = index_.object(o).state;
+    if (state == ObjectState::writing || state == ObjectState::committed) discard_unborn(o, reason, now);
+    if (state == ObjectState::visible) index_.object(o).state = ObjectState::dead;
+  }
+  for (ObjectIx o : order) bury(o, reason, now);
+}
+
+/// Removes a dead object when nothing holds it or hangs on it; then its parents, if they are dead too.
+void CacheImpl::bury(ObjectIx o, Reason reason, Instant now) {
+  std::vector<ObjectIx> list{o};
+  while (!list.empty()) {
+    const ObjectIx ix = list.back();
+    list.pop_back();
+    const Object& object = index_.object(ix);
+    if (object.state != ObjectState::dead || object.holds > 0) continue;
+    if (std::any_of(object.dependents.begin(), object.dependents.end(), [](std::uint32_t n) { return n != 0; })) continue;
+    for (ObjectIx parent : object.parents) {
+      if (parent != kNil) list.push_back(parent);
+    }
+    drop_everywhere(ix, reason, now);
+  }
+}
+
+void CacheImpl::hold(ObjectIx o, Instant now) {
+  Object& object = index_.object(o);
+  SC_ASSERT(object.state != ObjectState::free);
+  if (object.holds++ > 0) return;
+  for (std::size_t t = 0; t < kTiers; ++t) {
+    if ((object.tiers >> t & 1U) != 0) held_bytes_[t] += object.bytes;
+  }
+  // The tail of a node speaks for it; a held object in the middle changes nothing.
+  if (index_.node(object.node).objects.back() == o || object.need == Need::end) requeue(object.node, now);
+}
+
+void CacheImpl::unhold(ObjectIx o, Instant now) {
+  Object& object = index_.object(o);
+  SC_ASSERT(object.holds > 0);
+  if (--object.holds > 0) return;
+  for (std::size_t t = 0; t < kTiers; ++t) {
+    if ((object.tiers >> t & 1U) != 0) held_bytes_[t] -= object.bytes;
+  }
+  if (object.state == ObjectState::dead) {
+    bury(o, Reason::invalidated, now);
+    return;
+  }
+  if (object.state == ObjectState::visible) requeue(object.node, now);
+}
+
+/// An object is in a tier from now on: ledgers, and what it backs.
+void CacheImpl::entered(ObjectIx o, Tier tier, Instant now) {
+  Object& object = index_.object(o);
+  const std::uint8_t before = object.tiers;
+  index_.enter(o, tier);
+  ++object_count_[index(tier)];
+  if (object.holds > 0) held_bytes_[index(tier)] += object.bytes;
+  if ((before >> (index(tier) + 1U)) != 0 && tier != Tier::nvme) backed_bytes_[index(tier)] += object.bytes;
+  for (std::size_t t = 0; t < index(tier); ++t) {
+    const bool backed_before = (before >> (t + 1U)) != 0;
+    if ((before >> t & 1U) != 0 && !backed_before) backed_bytes_[t] += object.bytes;
+  }
+  requeue(object.node, now);
+}
+
+SegmentTerms CacheImpl::terms(NodeIx ix, Tier tier) const {
+  const Node& node = index_.node(ix);
+  const SpaceInfo& space = spaces_[node.space];
+  const std::size_t t = index(tier);
+  bool lower = t + 1 < kTiers;
+  for (std::size_t below_t = t + 1; below_t < kTiers && lower; ++below_t) {
+    lower = node.state_bytes[below_t] >= node.state_bytes[t] && node.kv_bytes[below_t] >= node.kv_bytes[t];
+    if (lower) break;
+    lower = below_t + 1 < kTiers;
+  }
+  return segment_terms(index_, ix, tier, lower, space.spec.cost, space.has_end, space.speeds);
+}
+
+void CacheImpl::requeue(NodeIx ix, Instant now) {
+  for (const Tier tier : {Tier::device, Tier::host, Tier::nvme}) {
+    if (!present(tier)) continue;
+    Victims& victims = victims_[index(tier)];
+    ObjectIx victim = kNil;
+    if (!next_victim(ix, tier, victim)) {
+      victims.erase(ix);
+      continue;
+    }
+    const Node& node = index_.node(ix);
+    const Lane lane = tier == Tier::nvme || droppable(victim, tier) ? Lane::clean : Lane::dirty;
+    const double efficiency = options_.policy.name == PolicyName::lru ? 0 : terms(ix, tier).efficiency();
+    victims.put(ix, lane, efficiency, node.last_use, now);
+  }
+}
+
+void CacheImpl::submit_deletes(Instant now) {
+  static_cast<void>(now);
+  if (deleting_rows_.empty() && dropping_spaces_.empty() && renewed_spaces_.empty()) return;
+  CatalogBatch batch;
+  batch.deletes = std::move(deleting_rows_);
+  batch.drop_namespaces = std::move(dropping_spaces_);
+  batch.namespaces = std::move(renewed_spaces_);
+  deleting_rows_.clear();
+  dropping_spaces_.clear();
+  renewed_spaces_.clear();
+  const std::uint64_t number = next_batch_++;
+  delete_batches_[number] = std::move(deleting_);
+  deleting_ = DeleteBatch{};
+  Job job;
+  job.kind = JobKind::rows_deleted;
+  job.batch = number;
+  batch.tag = add_job(std::move(job));
+  catalog_backlog_.push_back(std::move(batch));
+}
+
+}  // namespace statecached

@@ -1,0 +1,877 @@
+#include "daemon/cache/cache_impl.hpp"
+
+#include "base/log.hpp"
+
+#include <algorithm>
+
+namespace statecached {
+namespace {
+
+/// Walks two lists of page runs of the same total length side by side: (disk, memory) pieces.
+void zip(const PageRuns& disk, const PageRuns& memory, std::uint32_t arena, std::vector<DiskPiece>& out) {
+  std::size_t i = 0;
+  std::size_t j = 0;
+  std::uint32_t used_i = 0;
+  std::uint32_t used_j = 0;
+  while (i < disk.size() && j < memory.size()) {
+    const std::uint32_t n = std::min(disk[i].count - used_i, memory[j].count - used_j);
+    out.push_back({(std::uint64_t{disk[i].at} + used_i) * kPage, {arena, (std::uint64_t{memory[j].at} + used_j) * kPage}, n * kPage});
+    used_i += n;
+    used_j += n;
+    if (used_i == disk[i].count) {
+      ++i;
+      used_i = 0;
+    }
+    if (used_j == memory[j].count) {
+      ++j;
+      used_j = 0;
+    }
+  }
+}
+
+}  // namespace
+
+std::uint64_t CacheImpl::add_job(Job job) {
+  const std::uint64_t tag = next_tag_++;
+  jobs_.emplace(tag, std::move(job));
+  return tag;
+}
+
+/// The runs of one shard: `bytes` from shard * padded on, of an object's runs.
+std::vector<MemoryRun> CacheImpl::shard_runs(const PageRuns& runs, std::uint32_t arena, std::uint16_t shard, std::uint64_t padded, std::uint64_t bytes) const {
+  std::vector<MemoryRun> out;
+  std::uint64_t skip = padded * shard;
+  for (const PageRun& run : runs) {
+    const std::uint64_t length = run.count * kPage;
+    if (skip >= length) {
+      skip -= length;
+      continue;
+    }
+    const std::uint64_t n = std::min(length - skip, bytes);
+    out.push_back({{arena, run.at * kPage + skip}, n});
+    bytes -= n;
+    skip = 0;
+    if (bytes == 0) break;
+  }
+  SC_ASSERT(bytes == 0);
+  return out;
+}
+
+void CacheImpl::submit_sums(ObjectIx o, JobKind kind, std::uint64_t batch, const PageRuns& runs, std::uint32_t arena) {
+  const Resident& resident = residents_[o];
+  const std::uint64_t padded = round_up(resident.payload, kPage);
+  for (std::uint16_t shard = 0; shard < resident.shards; ++shard) {
+    Job job;
+    job.kind = kind;
+    job.objects = {o};
+    job.batch = batch;
+    job.shard = shard;
+    CopyOp op;
+    op.kind = kind == JobKind::batch_sum ? CopyKind::checksum : CopyKind::verify;
+    op.seed = resident.id.low ^ shard;
+    op.payload_bytes = resident.payload;
+    if (op.kind == CopyKind::verify) op.expected = resident.sums[shard];
+    op.source = shard_runs(runs, arena, shard, padded, resident.payload);
+    op.tag = add_job(std::move(job));
+    copy_backlog_.push_back(std::move(op));
+  }
+}
+
+// ---- loads ------------------------------------------------------------------------------------------
+
+void CacheImpl::start_loads(Ticket& ticket, const std::vector<ObjectIx>& objects, Instant now) {
+  std::vector<ObjectIx> order = objects;
+  std::sort(order.begin(), order.end(), [&](ObjectIx a, ObjectIx b) {
+    const Resident& x = residents_[a];
+    const Resident& y = residents_[b];
+    return std::pair{x.path, x.disk.front().at} < std::pair{y.path, y.disk.front().at};
+  });
+  DiskOp op;
+  Job job;
+  std::uint16_t path = 0;
+  const auto send = [&] {
+    if (op.pieces.empty()) return;
+    op.kind = DiskKind::read;
+    op.klass = ticket.read_class;
+    op.deadline = ticket.deadline;
+    job.kind = JobKind::load_read;
+    job.started = now;
+    op.tag = add_job(std::move(job));
+    disk_backlog_[path].push_back(std::move(op));
+    op = DiskOp{};
+    job = Job{};
+  };
+  std::vector<DiskPiece> pieces;
+  for (ObjectIx o : order) {
+    hold(o, now);  // the load's own
+    Resident& resident = residents_[o];
+    if (resident.path != path) send();
+    path = resident.path;
+    pieces.clear();
+    zip(resident.disk, resident.runs[index(Tier::host)], kHostArena, pieces);
+    ++counters_.loads;
+    for (DiskPiece& piece : pieces) {
+      while (piece.bytes > 0) {
+        DiskPiece part = piece;
+        part.bytes = std::min(part.bytes, kDiskOpBytes);
+        piece.disk_offset += part.bytes;
+        piece.memory.offset += part.bytes;
+        piece.bytes -= part.bytes;
+        op.pieces.push_back(part);
+        job.bytes += part.bytes;
+        if (job.objects.empty() || job.objects.back() != o) {
+          job.objects.push_back(o);
+          ++loads_[o].parts;
+        }
+        if (job.bytes >= kDiskOpBytes) send();
+      }
+    }
+  }
+  send();
+}
+
+void CacheImpl::load_part_done(ObjectIx o, bool ok, Reason reason, Instant now) {
+  LoadState& load = loads_.at(o);
+  if (!ok) {
+    load.failed = true;
+    load.reason = reason;
+  }
+  if (--load.parts > 0) return;
+  loaded(o, now);
+}
+
+/// Everything of it was read and checked, or something went wrong.
+void CacheImpl::loaded(ObjectIx o, Instant now) {
+  LoadState load = std::move(loads_.at(o));
+  loads_.erase(o);
+  Resident& resident = residents_[o];
+  if (load.failed) {
+    ++counters_.load_failures;
+    log::warn("an object of group {} ({}..{}) on NVMe is lost: {}; dropped, with what hangs on it", index_.object(o).group,
+              index_.object(o).first, index_.object(o).end, to_string(load.reason));
+    host_.free(resident.runs[index(Tier::host)]);
+    resident.runs[index(Tier::host)].clear();
+    forget_below(o, load.reason, now);
+  } else {
+    counters_.bytes_promoted[index(Tier::host)] += index_.object(o).bytes;
+    counters_.nvme_bytes_read += index_.object(o).bytes;
+    resident.prefetched = true;
+    entered(o, Tier::host, now);
+    event(EventKind::promoted, Reason::none, Tier::host, o);
+  }
+  unhold(o, now);
+  for (const TicketName& name : load.waiters) {
+    Ticket* ticket = find_ticket(name);
+    if (ticket == nullptr) continue;
+    if (load.failed) {
+      plan(*ticket, ticket->at_most, false, true, now);
+    } else if (--ticket->loading > 0) {
+      continue;
+    } else {
+      ++ticket->answer.version;
+      ticket->answer.state = TicketState::ready;
+      ticket->answer.usable = std::max(ticket->answer.usable, ticket->chosen);
+      if (ticket->want_lease) make_lease(*ticket, now);
+    }
+    if (listener_ == nullptr) continue;
+    listener_->on_answer(name);
+    if (ticket->lease) listener_->on_leased(name);
+  }
+}
+
+// ---- write-behind -----------------------------------------------------------------------------------
+
+bool CacheImpl::on_disk_or_coming(ObjectIx o) const {
+  return index_.object(o).in(Tier::nvme) || (residents_[o].writing_behind && residents_[o].number != 0);
+}
+
+/// What must be written so that everything down to this node can lie on NVMe, parents first.
+std::vector<ObjectIx> CacheImpl::dirty_path(NodeIx ix) const {
+  std::vector<NodeIx> path;
+  for (NodeIx n = ix; n != kNil; n = index_.node(n).parent) path.push_back(n);
+  std::vector<ObjectIx> out;
+  std::unordered_set<ObjectIx> taken;
+  const auto follows = [&](ObjectIx p) { return p == kNil || index_.object(p).in(Tier::nvme) || residents_[p].writing_behind || taken.contains(p); };
+  std::uint64_t bytes = 0;
+  for (auto n = path.rbegin(); n != path.rend(); ++n) {
+    const bool last = *n == ix;
+    for (ObjectIx o : index_.node(*n).objects) {
+      const Object& object = index_.object(o);
+      // Of the ancestors only what something hangs on: their checkpoints go when their own turn comes.
+      if (object.state != ObjectState::visible || !object.in(Tier::host) || object.in(Tier::nvme)) continue;
+      if (residents_[o].writing_behind || (!last && !object.full)) continue;
+      if (!std::all_of(object.parents.begin(), object.parents.end(), follows)) continue;  // still on the device
+      taken.insert(o);
+      out.push_back(o);
+      bytes += object.bytes;
+      if (bytes >= kBatchBytes) return out;
+    }
+  }
+  return out;
+}
+
+std::uint64_t CacheImpl::disk_available() const {
+  std::uint64_t sum = 0;
+  for (const Space& space : disks_) sum += space.available();
+  return sum;
+}
+
+/// Keeps a sixteenth of the drives free or being freed, so that write-behind need not wait for a delete to
+/// become durable.
+void CacheImpl::make_disk_room(Instant now) {
+  if (disks_.empty()) return;
+  std::uint64_t capacity = 0;
+  for (const Space& space : disks_) capacity += space.capacity();
+  const std::uint64_t target = std::min<std::uint64_t>(capacity / 16, 4 * kGiB);
+  const std::uint64_t coming = disk_available() + freeing_bytes_;
+  if (coming < target) evict(Tier::nvme, target - coming, now);
+}
+
+bool CacheImpl::start_batch(std::vector<ObjectIx> objects, Instant now) {
+  std::uint64_t total = 0;
+  for (ObjectIx o : objects) total += index_.object(o).bytes;
+  std::uint16_t path = 0;
+  for (std::uint16_t d = 0; d < disks_.size(); ++d) {
+    if (disks_[d].available() > disks_[path].available()) path = d;
+  }
+  PageRuns all;
+  if (disks_[path].available() < total || !disks_[path].allocate(total, false, all)) return false;
+  // One allocation, handed out in order: the blocks of one prefix lie side by side.
+  std::size_t run = 0;
+  std::uint32_t used = 0;
+  WriteBatch& batch = batches_.emplace_back();
+  batch.number = next_batch_++;
+  batch.path = path;
+  for (ObjectIx o : objects) {
+    Resident& resident = residents_[o];
+    auto pages = static_cast<std::uint32_t>(index_.object(o).bytes / kPage);
+    while (pages > 0) {
+      const std::uint32_t n = std::min(pages, all[run].count - used);
+      resident.disk.push_back({all[run].at + used, n});
+      used += n;
+      pages -= n;
+      if (used == all[run].count) {
+        ++run;
+        used = 0;
+      }
+    }
+    resident.path = path;
+    resident.writing_behind = true;
+    resident.number = 0;
+    moving_bytes_[index(Tier::host)] += index_.object(o).bytes;
+    hold(o, now);
+    for (ObjectIx parent : index_.object(o).parents) {
+      if (parent != kNil) hold(parent, now);
+    }
+  }
+  for (ObjectIx o : objects) requeue(index_.object(o).node, now);
+  batch.objects = std::move(objects);
+  for (ObjectIx o : batch.objects) {
+    if (!residents_[o].sums.empty()) continue;
+    residents_[o].sums.resize(residents_[o].shards);
+    batch.parts += residents_[o].shards;
+    submit_sums(o, JobKind::batch_sum, batch.number, residents_[o].runs[index(Tier::host)], kHostArena);
+  }
+  if (batch.parts == 0) batch_data(batch, now);
+  return true;
+}
+
+void CacheImpl::batch_data(WriteBatch& batch, Instant now) {
+  batch.phase = WriteBatch::Phase::data;
+  DiskOp op;
+  std::uint64_t bytes = 0;
+  const auto send = [&] {
+    if (op.pieces.empty()) return;
+    Job job;
+    job.kind = JobKind::batch_data;
+    job.batch = batch.number;
+    job.bytes = bytes;
+    job.started = now;
+    op.kind = DiskKind::write;
+    op.klass = DiskClass::write_behind;
+    op.tag = add_job(std::move(job));
+    disk_backlog_[batch.path].push_back(std::move(op));
+    op = DiskOp{};
+    bytes = 0;
+    ++batch.parts;
+  };
+  std::vector<DiskPiece> pieces;
+  for (ObjectIx o : batch.objects) {
+    zip(residents_[o].disk, residents_[o].runs[index(Tier::host)], kHostArena, pieces);
+  }
+  for (DiskPiece& piece : pieces) {
+    while (piece.bytes > 0) {
+      DiskPiece part = piece;
+      part.bytes = std::min(part.bytes, kDiskOpBytes - bytes);
+      piece.disk_offset += part.bytes;
+      piece.memory.offset += part.bytes;
+      piece.bytes -= part.bytes;
+      op.pieces.push_back(part);
+      bytes += part.bytes;
+      if (bytes == kDiskOpBytes) send();
+    }
+  }
+  send();
+}
+
+void CacheImpl::batch_part_done(std::uint64_t number, bool ok, Reason reason, Instant now) {
+  const auto it = std::find_if(batches_.begin(), batches_.end(), [&](const WriteBatch& b) { return b.number == number; });
+  SC_ASSERT(it != batches_.end());
+  WriteBatch& batch = *it;
+  if (!ok) {
+    batch.failed = true;
+    batch.reason = reason;
+  }
+  if (--batch.parts > 0) return;
+  if (batch.failed) {
+    batch.phase = WriteBatch::Phase::ready;
+  } else if (batch.phase == WriteBatch::Phase::sums) {
+    batch_data(batch, now);
+  } else if (batch.phase == WriteBatch::Phase::data) {
+    // Data durable first, then the catalog (design.md 5).
+    batch.phase = WriteBatch::Phase::sync;
+    batch.parts = 1;
+    Job job;
+    job.kind = JobKind::batch_sync;
+    job.batch = number;
+    DiskOp op;
+    op.kind = DiskKind::sync;
+    op.klass = DiskClass::write_behind;
+    op.tag = add_job(std::move(job));
+    disk_backlog_[batch.path].push_back(std::move(op));
+  } else {
+    batch.phase = WriteBatch::Phase::ready;
+  }
+  advance_batches(now);
+}
+
+/// Rows are written in the order of the batches, so that a parent's row is never after its child's.
+void CacheImpl::advance_batches(Instant now) {
+  for (std::size_t i = 0; i < batches_.size();) {
+    WriteBatch& batch = batches_[i];
+    if (batch.phase == WriteBatch::Phase::rows) {
+      ++i;
+      continue;
+    }
+    if (batch.phase != WriteBatch::Phase::ready) return;
+    CatalogBatch rows;
+    if (batch.failed || !rows_of(batch, rows, now)) {
+      finish_batch(batch, false, now);
+      batches_.erase(batches_.begin() + static_cast<std::ptrdiff_t>(i));
+      continue;
+    }
+    batch.phase = WriteBatch::Phase::rows;
+    Job job;
+    job.kind = JobKind::batch_rows;
+    job.batch = batch.number;
+    rows.tag = add_job(std::move(job));
+    catalog_backlog_.push_back(std::move(rows));
+    ++i;
+  }
+}
+
+/// False: nothing of it can be written any more.
+bool CacheImpl::rows_of(WriteBatch& batch, CatalogBatch& rows, Instant now) {
+  std::vector<ObjectIx> kept;
+  for (ObjectIx o : batch.objects) {
+    const Object& object = index_.object(o);
+    Resident& resident = residents_[o];
+    const bool parents = std::all_of(object.parents.begin(), object.parents.end(), [&](ObjectIx p) { return p == kNil || on_disk_or_coming(p); });
+    if (!parents || object.state != ObjectState::visible) {
+      abandon_write(o, Reason::parents_missing, now);
+      continue;
+    }
+    SpaceInfo& space = spaces_[object.space];
+    if (!space.durable) {
+      rows.namespaces.push_back({object.space + 1, space.generation, space.trust_domain, space.spec, wall(now)});
+      space.durable = true;
+    }
+    for (auto& [domain, info] : space.domains) {
+      if (info.number != resident.domain || info.durable) continue;
+      rows.domains.push_back({object.space + 1, info.number, domain});
+      info.durable = true;
+    }
+    resident.number = space.next_number++;
+    ObjectRow row;
+    row.ns = object.space + 1;
+    row.number = resident.number;
+    row.generation = space.generation;
+    row.domain = resident.domain;
+    row.group = object.group;
+    row.first = object.first;
+    row.end = object.end;
+    row.id = resident.id;
+    std::uint32_t from = 0;
+    for (ObjectIx parent : object.parents) {
+      if (parent == kNil) continue;
+      row.parents.push_back(residents_[parent].number);
+      from = std::max(from, index_.object(parent).end);
+    }
+    row.symbols.resize(object.end - from);
+    for (NodeIx n = object.node; n != kNil && index_.node(n).end > from; n = index_.node(n).parent) {
+      const Node& node = index_.node(n);
+      const std::uint32_t lo = std::max(from, node.start);
+      const std::uint32_t hi = std::min(object.end, node.end);
+      std::copy(node.at(lo), node.at(lo) + (hi - lo), row.symbols.begin() + (lo - from));
+      for (const Mark& mark : node.marks) {
+        if (mark.at >= lo && mark.at < hi) row.marks.push_back(mark);
+      }
+    }
+    std::sort(row.marks.begin(), row.marks.end(), [](const Mark& a, const Mark& b) { return a.at < b.at; });
+    row.payload_bytes = resident.payload;
+    for (const PageRun& run : resident.disk) row.extents.push_back({resident.path, to_extent(run)});
+    row.checksums.assign(resident.sums.begin(), resident.sums.end());
+    row.hits = resident.hits;
+    row.last_used = wall(index_.node(object.node).last_use);
+    rows.puts.push_back(std::move(row));
+    kept.push_back(o);
+  }
+  batch.objects = std::move(kept);
+  return !batch.objects.empty();
+}
+
+/// It stays in memory, dirty as before; its space on the drive was never named by a row.
+void CacheImpl::abandon_write(ObjectIx o, Reason reason, Instant now) {
+  static_cast<void>(reason);
+  Resident& resident = residents_[o];
+  disks_[resident.path].free(resident.disk);
+  resident.disk.clear();
+  resident.number = 0;
+  resident.writing_behind = false;
+  moving_bytes_[index(Tier::host)] -= index_.object(o).bytes;
+  const auto parents = index_.object(o).parents;
+  unhold(o, now);
+  for (ObjectIx parent : parents) {
+    if (parent != kNil) unhold(parent, now);
+  }
+}
+
+void CacheImpl::finish_batch(WriteBatch& batch, bool ok, Instant now) {
+  if (!ok) {
+    for (ObjectIx o : batch.objects) abandon_write(o, batch.reason, now);
+    return;
+  }
+  for (ObjectIx o : batch.objects) {
+    const Object& object = index_.object(o);
+    Resident& resident = residents_[o];
+    const bool closed = std::all_of(object.parents.begin(), object.parents.end(), [&](ObjectIx p) { return p == kNil || index_.object(p).in(Tier::nvme); });
+    if (!closed) {  // an earlier batch's rows failed after this one's were sent
+      freeing_bytes_ += bytes_of(resident.disk);
+      deleting_.runs.emplace_back(resident.path, std::move(resident.disk));
+      deleting_rows_.push_back({object.space + 1, resident.number});
+      resident.disk.clear();
+      abandon_write(o, Reason::parents_missing, now);
+      continue;
+    }
+    resident.writing_behind = false;
+    moving_bytes_[index(Tier::host)] -= object.bytes;
+    counters_.bytes_demoted[index(Tier::nvme)] += object.bytes;
+    counters_.nvme_bytes_written += object.bytes;
+    entered(o, Tier::nvme, now);
+    event(EventKind::durable, Reason::none, Tier::nvme, o);
+    const auto parents = object.parents;
+    unhold(o, now);
+    for (ObjectIx parent : parents) {
+      if (parent != kNil) unhold(parent, now);
+    }
+  }
+}
+
+void CacheImpl::write_behind(Instant now) {
+  if (disks_.empty() || !present(Tier::host) || options_.policy.demotion == Demotion::never) return;
+  const bool through = options_.policy.nvme_write == NvmeWrite::through;
+  const auto threshold = through ? 0 : static_cast<std::uint64_t>((1.0 - options_.policy.clean_share) * static_cast<double>(host_.capacity()));
+  const std::size_t h = index(Tier::host);
+  std::vector<NodeIx> taken;  // out of the queue while this turn lasts
+  while (batches_.size() < kBatchesMax) {
+    std::vector<ObjectIx> objects;
+    std::uint64_t bytes = 0;
+    while (bytes < kBatchBytes) {
+      const std::uint64_t settled = backed_bytes_[h] + moving_bytes_[h] + bytes;
+      // Backed ancestors cannot go before what hangs on them: what counts in the end is a clean tail.
+      const bool short_of_room = host_.available() + moving_bytes_[h] + bytes < host_.capacity() / 8 &&
+                                 victims_[h].best(Lane::clean, now) == kNil;
+      if (host_.used() <= threshold + settled && !short_of_room) break;
+      const NodeIx node = victims_[h].best(Lane::dirty, now);
+      if (node == kNil) break;
+      const std::vector<ObjectIx> path = dirty_path(node);
+      victims_[h].erase(node);
+      taken.push_back(node);
+      if (path.empty()) continue;
+      const SegmentTerms value = segment_terms(index_, node, Tier::host, false, spaces_[index_.node(node).space].spec.cost,
+                                               spaces_[index_.node(node).space].has_end, spaces_[index_.node(node).space].speeds);
+      const double load = value.bytes_freed / spaces_[index_.node(node).space].speeds.load[index(Tier::nvme)];
+      if (options_.policy.demotion == Demotion::priced && value.seconds_saved <= load) {
+        for (ObjectIx o : index_.node(node).objects) residents_[o].not_worth_disk = true;
+        continue;
+      }
+      for (ObjectIx o : path) {
+        residents_[o].writing_behind = true;  // so that the next node of this path does not take it again
+        objects.push_back(o);
+        bytes += index_.object(o).bytes;
+      }
+    }
+    if (objects.empty()) break;
+    if (!start_batch(objects, now)) {
+      for (ObjectIx o : objects) residents_[o].writing_behind = false;
+      break;
+    }
+  }
+  for (NodeIx node : taken) requeue(node, now);
+}
+
+// ---- device to host ---------------------------------------------------------------------------------
+
+void CacheImpl::copy_down(Instant now) {
+  if (!present(Tier::device) || !present(Tier::host) || options_.policy.demotion == Demotion::never) return;
+  const std::size_t d = index(Tier::device);
+  const auto threshold = static_cast<std::uint64_t>((1.0 - options_.policy.clean_share) * static_cast<double>(device_.capacity()));
+  while (device_.used() > threshold + backed_bytes_[d] + moving_bytes_[d]) {
+    const NodeIx node = victims_[d].best(Lane::dirty, now);
+    if (node == kNil) return;
+    std::uint64_t started = 0;
+    // Its ancestors too: what comes down can go on to NVMe only behind them.
+    std::vector<ObjectIx> objects;
+    for (NodeIx n = node; n != kNil; n = index_.node(n).parent) {
+      objects.insert(objects.begin(), index_.node(n).objects.begin(), index_.node(n).objects.end());
+    }
+    for (ObjectIx o : objects) {
+      Object& object = index_.object(o);
+      if (object.state != ObjectState::visible || object.tiers != 1U << d || residents_[o].copying_down) continue;
+      PageRuns runs;
+      hold(o, now);
+      if (!allocate(Tier::host, object.bytes, spaces_[object.space].spec.groups[object.group].contiguous, runs, now)) {
+        unhold(o, now);
+        break;
+      }
+      Resident& resident = residents_[o];
+      resident.runs[index(Tier::host)] = runs;
+      resident.copying_down = true;
+      moving_bytes_[d] += object.bytes;
+      started += object.bytes;
+      Job job;
+      job.kind = JobKind::copy_down;
+      job.objects = {o};
+      CopyOp op;
+      op.kind = CopyKind::copy;
+      op.source = shard_runs(resident.runs[d], kDeviceArena, 0, object.bytes, object.bytes);
+      op.destination = shard_runs(resident.runs[index(Tier::host)], kHostArena, 0, object.bytes, object.bytes);
+      op.payload_bytes = object.bytes;
+      op.tag = add_job(std::move(job));
+      copy_backlog_.push_back(std::move(op));
+    }
+    victims_[d].erase(node);
+    requeue(node, now);
+    if (started == 0) return;
+  }
+}
+
+// ---- completions ------------------------------------------------------------------------------------
+
+void CacheImpl::on_disk(const DiskDone& done, Instant now) {
+  const auto it = jobs_.find(done.tag);
+  SC_ASSERT(it != jobs_.end());
+  const Job job = std::move(it->second);
+  jobs_.erase(it);
+  const bool ok = done.os_error == 0;
+  if (!ok) ++counters_.io_errors;
+  if (job.kind == JobKind::verify_read) {
+    verify_part(ok, now);
+    return;
+  }
+  if (job.kind != JobKind::load_read) {
+    const Reason reason = done.os_error == ENOSPC ? Reason::capacity : Reason::io_error;
+    batch_part_done(job.batch, ok, ok ? Reason::none : reason, now);
+    return;
+  }
+  if (ok && options_.measure_speeds && now > job.started && job.bytes >= kDiskOpBytes / 4) {
+    const double rate = static_cast<double>(job.bytes) / seconds(now - job.started);
+    for (SpaceInfo& space : spaces_) space.speeds.load[index(Tier::nvme)] += (rate - space.speeds.load[index(Tier::nvme)]) / 64;
+  }
+  for (ObjectIx o : job.objects) {
+    LoadState& load = loads_.at(o);
+    if (!ok) {
+      load.failed = true;
+      load.reason = Reason::io_error;
+    }
+    if (--load.parts > 0) continue;
+    if (load.failed) {
+      loaded(o, now);
+      continue;
+    }
+    load.parts = residents_[o].shards;
+    submit_sums(o, JobKind::load_verify, 0, residents_[o].runs[index(Tier::host)], kHostArena);
+  }
+}
+
+void CacheImpl::on_copy(const CopyDone& done, Instant now) {
+  const auto it = jobs_.find(done.tag);
+  SC_ASSERT(it != jobs_.end());
+  const Job job = std::move(it->second);
+  jobs_.erase(it);
+  const ObjectIx o = job.objects.empty() ? kNil : job.objects.front();
+  switch (job.kind) {
+    case JobKind::load_verify:
+      if (!done.ok) ++counters_.checksum_failures;
+      load_part_done(o, done.ok, Reason::corrupt, now);
+      return;
+    case JobKind::batch_sum:
+      residents_[o].sums[job.shard] = done.checksum;
+      batch_part_done(job.batch, done.ok, Reason::io_error, now);
+      return;
+    case JobKind::verify_sum:
+      if (!done.ok) ++counters_.checksum_failures;
+      verify_part(done.ok, now);
+      return;
+    case JobKind::copy_down: {
+      Resident& resident = residents_[o];
+      resident.copying_down = false;
+      moving_bytes_[index(Tier::device)] -= index_.object(o).bytes;
+      if (done.ok) {
+        counters_.bytes_demoted[index(Tier::host)] += index_.object(o).bytes;
+        entered(o, Tier::host, now);
+        event(EventKind::demoted, Reason::none, Tier::host, o);
+      } else {
+        host_.free(resident.runs[index(Tier::host)]);
+        resident.runs[index(Tier::host)].clear();
+      }
+      unhold(o, now);
+      return;
+    }
+    case JobKind::load_read:
+    case JobKind::batch_data:
+    case JobKind::batch_sync:
+    case JobKind::batch_rows:
+    case JobKind::rows_deleted:
+    case JobKind::verify_read: SC_ASSERT(false);
+  }
+}
+
+void CacheImpl::on_catalog(const CatalogDone& done, Instant now) {
+  const auto it = jobs_.find(done.tag);
+  SC_ASSERT(it != jobs_.end());
+  const Job job = std::move(it->second);
+  jobs_.erase(it);
+  if (!done.ok) {
+    ++counters_.io_errors;
+    log::error("the catalog refused a batch: {}", done.error);
+  }
+  if (job.kind == JobKind::rows_deleted) {
+    // A row that may still be there names its extents: those are not reused (design.md 5).
+    DeleteBatch batch = std::move(delete_batches_.at(job.batch));
+    delete_batches_.erase(job.batch);
+    for (auto& [path, runs] : batch.runs) {
+      freeing_bytes_ -= bytes_of(runs);
+      if (done.ok) disks_[path].free(runs);
+    }
+    return;
+  }
+  const auto batch = std::find_if(batches_.begin(), batches_.end(), [&](const WriteBatch& b) { return b.number == job.batch; });
+  SC_ASSERT(batch != batches_.end());
+  if (!done.ok) {
+    batch->reason = Reason::io_error;
+    for (ObjectIx o : batch->objects) spaces_[index_.object(o).space].durable = false;
+  }
+  finish_batch(*batch, done.ok, now);
+  batches_.erase(batch);
+}
+
+std::size_t CacheImpl::poll(Instant now) {
+  std::size_t count = 0;
+  for (Disk* disk : seams_.disks) {
+    disk_done_.clear();
+    count += disk->poll(disk_done_);
+    for (const DiskDone& done : disk_done_) on_disk(done, now);
+  }
+  if (seams_.copier != nullptr) {
+    copy_done_.clear();
+    count += seams_.copier->poll(copy_done_);
+    for (const CopyDone& done : copy_done_) on_copy(done, now);
+  }
+  if (seams_.catalog != nullptr) {
+    catalog_done_.clear();
+    count += seams_.catalog->poll(catalog_done_);
+    for (const CatalogDone& done : catalog_done_) on_catalog(done, now);
+  }
+  return count;
+}
+
+/// Hands over what waits for room in a seam's queue.
+void CacheImpl::pump() {
+  for (std::size_t d = 0; d < disk_backlog_.size(); ++d) {
+    while (!disk_backlog_[d].empty() && seams_.disks[d]->submit(disk_backlog_[d].front())) disk_backlog_[d].pop_front();
+  }
+  while (!copy_backlog_.empty() && seams_.copier->submit(copy_backlog_.front())) copy_backlog_.pop_front();
+  while (!catalog_backlog_.empty() && seams_.catalog->submit(catalog_backlog_.front())) catalog_backlog_.pop_front();
+}
+
+std::size_t CacheImpl::step(Instant now) {
+  const std::size_t count = poll(now);
+  expire(now);
+  step_flush(now);
+  step_verify(now);
+  make_disk_room(now);
+  copy_down(now);
+  write_behind(now);
+  submit_deletes(now);
+  pump();
+  return count;
+}
+
+bool CacheImpl::busy() const noexcept { return !jobs_.empty(); }
+
+// ---- flush, verify ----------------------------------------------------------------------------------
+
+void CacheImpl::flush(std::function<void(const FlushReport&)> done, Instant now) {
+  static_cast<void>(now);
+  flushes_.push_back({std::move(done), {}, SIZE_MAX});
+}
+
+void CacheImpl::step_flush(Instant now) {
+  if (flushes_.empty() || !batches_.empty() || moving_bytes_[index(Tier::device)] > 0) return;
+  FlushJob& flush = flushes_.front();
+  std::vector<ObjectIx> dirty;
+  std::size_t device_only = 0;
+  for (ObjectIx o = 0; o < index_.object_slots(); ++o) {
+    const Object& object = index_.object(o);
+    if (object.state != ObjectState::visible || object.in(Tier::nvme)) continue;
+    dirty.push_back(o);
+    if (!object.in(Tier::host)) ++device_only;
+  }
+  const bool progress = dirty.size() < flush.last_dirty;
+  flush.last_dirty = dirty.size();
+  if (dirty.empty() || disks_.empty() || !progress) {
+    flush.report.failed_objects = dirty.size();
+    flush.report.durable_objects = object_count_[index(Tier::nvme)];
+    if (!dirty.empty()) {
+      flush.report.why = disks_.empty() ? "there is no NVMe tier: set nvme.capacity and nvme.paths" : "the NVMe tier has no room or refuses writes: see status and events";
+    }
+    const auto done = std::move(flush.done);
+    const FlushReport report = flush.report;
+    flushes_.pop_front();
+    done(report);
+    return;
+  }
+  // Parents first: by depth, then in the order in which sequences lie side by side.
+  std::sort(dirty.begin(), dirty.end(), [&](ObjectIx a, ObjectIx b) {
+    const Object& x = index_.object(a);
+    const Object& y = index_.object(b);
+    return std::tuple{x.end, x.full ? 0 : 1, x.node} < std::tuple{y.end, y.full ? 0 : 1, y.node};
+  });
+  std::vector<ObjectIx> objects;
+  std::uint64_t bytes = 0;
+  const auto send = [&] {
+    if (objects.empty()) return true;
+    const bool sent = start_batch(objects, now);
+    objects.clear();
+    bytes = 0;
+    return sent;
+  };
+  for (ObjectIx o : dirty) {
+    if (!index_.object(o).in(Tier::host)) continue;
+    objects.push_back(o);
+    bytes += index_.object(o).bytes;
+    if (bytes >= kBatchBytes && !send()) return;
+  }
+  if (!send() || device_only == 0) return;
+  // What lies on the device alone comes down through the host tier.
+  for (ObjectIx o : dirty) {
+    Object& object = index_.object(o);
+    if (object.in(Tier::host) || residents_[o].copying_down) continue;
+    PageRuns runs;
+    hold(o, now);
+    if (!allocate(Tier::host, object.bytes, spaces_[object.space].spec.groups[object.group].contiguous, runs, now)) {
+      unhold(o, now);
+      return;
+    }
+    residents_[o].runs[index(Tier::host)] = runs;
+    residents_[o].copying_down = true;
+    moving_bytes_[index(Tier::device)] += object.bytes;
+    Job job;
+    job.kind = JobKind::copy_down;
+    job.objects = {o};
+    CopyOp op;
+    op.kind = CopyKind::copy;
+    op.source = shard_runs(residents_[o].runs[index(Tier::device)], kDeviceArena, 0, object.bytes, object.bytes);
+    op.destination = shard_runs(runs, kHostArena, 0, object.bytes, object.bytes);
+    op.payload_bytes = object.bytes;
+    op.tag = add_job(std::move(job));
+    copy_backlog_.push_back(std::move(op));
+  }
+  flush.last_dirty = SIZE_MAX;
+}
+
+void CacheImpl::verify(std::function<void(const VerifyReport&)> done, Instant now) {
+  static_cast<void>(now);
+  VerifyJob& job = verifies_.emplace_back();
+  job.done = std::move(done);
+  for (ObjectIx o = 0; o < index_.object_slots(); ++o) {
+    const Object& object = index_.object(o);
+    if (object.state == ObjectState::visible && !residents_[o].sums.empty() && (object.in(Tier::nvme) || object.in(Tier::host))) job.todo.push_back(o);
+  }
+}
+
+void CacheImpl::step_verify(Instant now) {
+  if (verifies_.empty()) return;
+  VerifyJob& verify = verifies_.front();
+  while (verify.current == kNil && !verify.todo.empty()) {
+    const ObjectIx o = verify.todo.front();
+    const Object& object = index_.object(o);
+    const bool there = object.state == ObjectState::visible && !residents_[o].sums.empty() && !loads_.contains(o) && !residents_[o].writing_behind;
+    if (!there || (!object.in(Tier::nvme) && !object.in(Tier::host))) {
+      verify.todo.pop_front();
+      continue;
+    }
+    if (object.in(Tier::nvme) && !allocate(Tier::host, object.bytes, false, verify.buffer, now)) return;  // when there is room
+    verify.todo.pop_front();
+    hold(o, now);
+    verify.current = o;
+    verify.bad = false;
+    ++verify.report.objects;
+    verify.report.bytes += object.bytes;
+    if (!object.in(Tier::nvme)) {
+      verify.parts = residents_[o].shards;
+      verify.reading = false;
+      submit_sums(o, JobKind::verify_sum, 1, residents_[o].runs[index(Tier::host)], kHostArena);
+      break;
+    }
+    verify.parts = 1;
+    verify.reading = true;
+    Job job;
+    job.kind = JobKind::verify_read;
+    DiskOp op;
+    op.kind = DiskKind::read;
+    op.klass = DiskClass::prefetch;
+    zip(residents_[o].disk, verify.buffer, kHostArena, op.pieces);
+    op.tag = add_job(std::move(job));
+    disk_backlog_[residents_[o].path].push_back(std::move(op));
+  }
+  if (verify.current != kNil || !verify.todo.empty()) return;
+  const auto done = std::move(verify.done);
+  const VerifyReport report = verify.report;
+  verifies_.pop_front();
+  done(report);
+}
+
+void CacheImpl::verify_part(bool ok, Instant now) {
+  VerifyJob& verify = verifies_.front();
+  const ObjectIx o = verify.current;
+  if (!ok) verify.bad = true;
+  if (--verify.parts > 0) return;
+  if (verify.reading && !verify.bad) {
+    verify.reading = false;
+    verify.parts = residents_[o].shards;
+    submit_sums(o, JobKind::verify_sum, 1, verify.buffer, kHostArena);
+    return;
+  }
+  host_.free(verify.buffer);
+  verify.buffer.clear();
+  verify.current = kNil;
+  if (verify.bad) {
+    ++verify.report.bad;
+    forget_below(o, Reason::corrupt, now);
+  }
+  unhold(o, now);
+}
+
+}  // namespace statecached

@@ -1,0 +1,41 @@
+#pragma once
+// Prometheus' text format (version 0.0.4) of what the daemon counts. A pure function of a snapshot:
+// the conductor copies, whoever serves the page writes.
+
+#include "daemon/serving/conductor.hpp"
+
+#include <string>
+#include <vector>
+
+namespace statecached {
+
+/// One drive path.
+struct DriveSnapshot {
+  std::string engine;
+  std::uint64_t capacity = 0;
+  DiskStats stats;
+};
+
+/// Everything that status and metrics tell, at one moment.
+struct Snapshot {
+  std::string version;
+  double uptime_s = 0;
+  std::int64_t pid = 0;
+  std::uint64_t epoch = 0;
+  bool draining = false;
+  std::array<TierStatus, kTiers> tiers{};
+  CacheCounters cache;
+  ServingStats serving;
+  std::uint64_t clients = 0;
+  std::uint64_t tickets = 0;
+  double huge_page_share = 0;  ///< of the host arena, 0..1
+  std::vector<DriveSnapshot> drives;
+  CatalogStats catalog;
+  bool has_catalog = false;
+  std::uint64_t control_garbage = 0;  ///< connections closed because of what they sent
+  std::uint64_t control_refused = 0;
+};
+
+[[nodiscard]] std::string prometheus_text(const Snapshot& snapshot);
+
+}  // namespace statecached

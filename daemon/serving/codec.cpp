@@ -1,0 +1,293 @@
+#include "daemon/serving/codec.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+namespace statecached {
+namespace {
+
+static_assert(alignof(Token) <= 4 && alignof(Mark) <= 4 && sizeof(wire::BeginArgs) % 4 == 0);
+
+/// The next `count` Ts of the payload: it is our own copy, 16-aligned, and holds plain bytes.
+template <class T>
+std::span<const T> view(std::span<const std::byte> payload, std::size_t at, std::size_t count) {
+  SC_ASSERT(at % alignof(T) == 0 && at + count * sizeof(T) <= payload.size());
+  return {reinterpret_cast<const T*>(payload.data() + at), count};
+}
+
+template <class T>
+std::vector<T> copies(std::span<const std::byte> payload, std::size_t count) {
+  std::vector<T> out(count);
+  if (count != 0) std::memcpy(out.data(), payload.data(), count * sizeof(T));
+  return out;
+}
+
+Result<> check_marks(std::span<const Mark> marks, std::uint64_t tokens) {
+  std::uint64_t floor = 0;
+  for (const Mark& mark : marks) {
+    const std::uint64_t end = std::uint64_t{mark.at} + mark.length;
+    if (mark.length == 0) return fail(Errc::invalid_argument, "a mark of no tokens");
+    if (mark.at < floor)
+      return fail(Errc::invalid_argument, "marks that overlap or are out of order");
+    if (end > tokens) return fail(Errc::invalid_argument, "a mark that ends past the sequence");
+    if (mark.atomic > 1)
+      return fail(Errc::invalid_argument, "a mark whose `atomic` is neither 0 nor 1");
+    floor = end;
+  }
+  return {};
+}
+
+/// Items of fixed size that must fill the payload exactly.
+Result<> check_count(std::size_t count,
+                     std::size_t size,
+                     std::span<const std::byte> payload,
+                     const char* what) {
+  if (payload.size() != count * size) {
+    return fail(
+        Errc::invalid_argument,
+        fmt::format("{} {} need {} bytes, {} came", count, what, count * size, payload.size()));
+  }
+  return {};
+}
+
+template <class T>
+void put(std::vector<std::byte>& out, const T& value) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  const auto bytes = std::as_bytes(std::span(&value, 1));
+  out.insert(out.end(), bytes.begin(), bytes.end());
+}
+
+/// Collects runs: one is written inline into the record, more go to the table behind the records.
+class Runs {
+ public:
+  struct Where {
+    std::uint16_t extents;
+    std::uint64_t offset;
+  };
+
+  Where add(const std::vector<Extent>& runs) {
+    if (runs.size() == 1) return {1, runs.front().offset};
+    if (runs.size() > std::numeric_limits<std::uint16_t>::max()) {
+      overflow_ = true;
+      return {0, 0};
+    }
+    const std::uint64_t at = table_.size();
+    for (const Extent& run : runs)
+      table_.push_back({run.offset, run.bytes});
+    return {static_cast<std::uint16_t>(runs.size()), at};
+  }
+
+  void append_to(std::vector<std::byte>& out) const {
+    for (const wire::ExtentRecord& record : table_)
+      put(out, record);
+  }
+
+  [[nodiscard]] std::uint32_t size() const { return static_cast<std::uint32_t>(table_.size()); }
+
+  /// An object in more pieces than a record can count (a very large one in a very fragmented
+  /// arena).
+  [[nodiscard]] bool overflow() const { return overflow_; }
+
+ private:
+  std::vector<wire::ExtentRecord> table_;
+  bool overflow_ = false;
+};
+
+std::uint32_t micros32(Nanos d) {
+  const std::int64_t us = std::max<std::int64_t>(0, d.count() / 1000);
+  return static_cast<std::uint32_t>(std::min<std::int64_t>(us, kUnknown - 1));
+}
+
+}  // namespace
+
+std::uint16_t shard_of(const MemberInfo& member, std::uint16_t group) noexcept {
+  return group < member.shard.size() ? member.shard[group] : std::uint16_t{0};
+}
+
+Result<BeginRequest> decode_begin(const wire::Request& record, std::span<const std::byte> payload) {
+  wire::BeginArgs args;
+  if (payload.size() < sizeof args)
+    return fail(Errc::invalid_argument, "a begin without its arguments");
+  if (record.ticket.is_zero()) return fail(Errc::invalid_argument, "a begin with the zero ticket");
+  std::memcpy(&args, payload.data(), sizeof args);
+  const std::uint64_t need = sizeof args + std::uint64_t{args.tokens} * sizeof(Token) +
+                             std::uint64_t{args.marks} * sizeof(Mark);
+  if (need != payload.size()) {
+    return fail(Errc::invalid_argument,
+                fmt::format("{} tokens and {} marks need {} bytes, {} came",
+                            args.tokens,
+                            args.marks,
+                            need,
+                            payload.size()));
+  }
+  const std::uint64_t total = std::uint64_t{args.tokens} + args.parent_tokens;
+  if (total >= kUnknown)
+    return fail(Errc::invalid_argument, "a sequence of 2^32 - 1 tokens or more");
+  if (args.hold > static_cast<std::uint8_t>(wire::Hold::lease))
+    return fail(Errc::invalid_argument, "an unknown hold");
+  if (args.parent.is_zero() && args.parent_tokens != 0) {
+    return fail(Errc::invalid_argument, "parent_tokens without a parent");
+  }
+  BeginRequest out;
+  out.tokens = view<Token>(payload, sizeof args, args.tokens);
+  out.marks = view<Mark>(payload, sizeof args + out.tokens.size_bytes(), args.marks);
+  SC_TRY(check_marks(out.marks, total));
+  out.domain = args.domain;
+  out.parent = args.parent;
+  out.parent_tokens = args.parent_tokens;
+  out.have = {args.have_every, args.have_end};
+  out.hold = static_cast<HoldKind>(args.hold);
+  out.keep_back = args.keep_back;
+  out.at_most = args.at_most;
+  out.deadline = std::chrono::microseconds(args.deadline_us);
+  out.priority = args.priority;
+  out.members = args.members;
+  return out;
+}
+
+Result<AppendArgs> decode_append(const wire::Request& record, std::span<const std::byte> payload) {
+  const std::uint64_t need =
+      std::uint64_t{record.a} * sizeof(Token) + std::uint64_t{record.c} * sizeof(Mark);
+  if (need != payload.size()) {
+    return fail(Errc::invalid_argument,
+                fmt::format("{} tokens and {} marks need {} bytes, {} came",
+                            record.a,
+                            record.c,
+                            need,
+                            payload.size()));
+  }
+  AppendArgs out;
+  out.tokens = view<Token>(payload, 0, record.a);
+  out.marks = view<Mark>(payload, out.tokens.size_bytes(), record.c);
+  // The Cache knows where the sequence ends; here only what the marks say about each other.
+  SC_TRY(check_marks(out.marks, kUnknown));
+  return out;
+}
+
+Result<std::vector<WantItem>> decode_wants(const wire::Request& record,
+                                           std::span<const std::byte> payload,
+                                           std::size_t groups) {
+  SC_TRY(check_count(record.a, sizeof(wire::WantRecord), payload, "wants"));
+  const auto records = copies<wire::WantRecord>(payload, record.a);
+  std::vector<WantItem> out;
+  out.reserve(records.size());
+  for (const wire::WantRecord& want : records) {
+    if (want.group >= groups)
+      return fail(Errc::invalid_argument,
+                  fmt::format("a want for group {} of {}", want.group, groups));
+    if (want.end < want.first || want.end == 0) {
+      return fail(Errc::invalid_argument,
+                  fmt::format("a want for tokens [{}, {})", want.first, want.end));
+    }
+    out.push_back({want.group, want.first, want.end, want.bytes});
+  }
+  return out;
+}
+
+Result<std::vector<Filled>> decode_filled(const wire::Request& record,
+                                          std::span<const std::byte> payload) {
+  SC_TRY(check_count(record.a, sizeof(wire::FilledRecord), payload, "filled slots"));
+  std::vector<Filled> out;
+  for (const wire::FilledRecord& item : copies<wire::FilledRecord>(payload, record.a))
+    out.push_back({item.slot, item.valid});
+  return out;
+}
+
+Result<std::vector<SlotId>> decode_slots(const wire::Request& record,
+                                         std::span<const std::byte> payload) {
+  SC_TRY(check_count(record.a, sizeof(std::uint64_t), payload, "slots"));
+  return copies<SlotId>(payload, record.a);
+}
+
+Reply encode_answer(const TicketName& ticket, const Answer& answer) {
+  Reply reply = encode_done(wire::Event::answer, ticket, Errc::ok);
+  wire::AnswerRecord head;
+  head.version = answer.version;
+  head.best = answer.best;
+  head.usable = answer.usable;
+  head.stored = answer.stored;
+  head.points = static_cast<std::uint32_t>(answer.points.size());
+  head.wishes = static_cast<std::uint32_t>(answer.wishes.size());
+  head.state = static_cast<std::uint8_t>(answer.state);
+  reply.payload.reserve(sizeof head + answer.points.size() * sizeof(wire::PointRecord) +
+                        answer.wishes.size() * 4);
+  put(reply.payload, head);
+  for (const Point& point : answer.points) {
+    wire::PointRecord record;
+    record.tokens = point.tokens;
+    record.tier = static_cast<std::uint8_t>(point.tier);
+    record.bytes = point.bytes;
+    record.ready_in_us = micros32(point.ready_in);
+    record.recompute_us = micros32(point.recompute);
+    put(reply.payload, record);
+  }
+  for (const std::uint32_t wish : answer.wishes)
+    put(reply.payload, wish);
+  return reply;
+}
+
+Reply encode_lease(const TicketName& ticket, const Lease& lease, const MemberInfo& member) {
+  Reply reply = encode_done(wire::Event::leased, ticket, Errc::ok);
+  Runs runs;
+  reply.payload.reserve(lease.pieces.size() * sizeof(wire::PieceRecord));
+  for (const Piece& piece : lease.pieces) {
+    if (piece.shard != shard_of(member, piece.group)) continue;
+    const Runs::Where where = runs.add(piece.runs);
+    wire::PieceRecord record;
+    record.group = piece.group;
+    record.tier_at_begin = static_cast<std::uint8_t>(piece.tier_at_begin);
+    record.arena = static_cast<std::uint8_t>(piece.arena);
+    record.first = piece.first;
+    record.valid = piece.valid;
+    record.shard = piece.shard;
+    record.extents = where.extents;
+    record.offset = where.offset;
+    record.bytes = piece.payload_bytes;
+    put(reply.payload, record);
+  }
+  if (runs.overflow()) return encode_done(wire::Event::done, ticket, Errc::no_space);
+  reply.completion.a = lease.tokens;
+  reply.completion.b = static_cast<std::uint32_t>(reply.payload.size() / sizeof(wire::PieceRecord));
+  reply.completion.c = runs.size();
+  runs.append_to(reply.payload);
+  return reply;
+}
+
+Reply encode_slots(const TicketName& ticket, std::span<const SlotGrant> grants) {
+  Reply reply = encode_done(wire::Event::slots, ticket, Errc::ok);
+  Runs runs;
+  reply.payload.reserve(grants.size() * sizeof(wire::SlotRecord));
+  for (const SlotGrant& grant : grants) {
+    const Runs::Where where = runs.add(grant.runs);
+    wire::SlotRecord record;
+    record.slot = grant.slot;
+    record.group = grant.group;
+    record.grant = static_cast<std::uint8_t>(grant.grant);
+    record.arena = static_cast<std::uint8_t>(grant.arena);
+    record.first = grant.first;
+    record.end = grant.end;
+    record.shard = grant.shard;
+    record.extents = where.extents;
+    record.offset = where.offset;
+    record.bytes = grant.payload_bytes;
+    put(reply.payload, record);
+  }
+  if (runs.overflow()) return encode_done(wire::Event::done, ticket, Errc::no_space);
+  reply.completion.a = static_cast<std::uint32_t>(grants.size());
+  reply.completion.b = runs.size();
+  runs.append_to(reply.payload);
+  return reply;
+}
+
+Reply encode_done(wire::Event event, const TicketName& ticket, Errc code) {
+  Reply reply;
+  reply.completion.event = static_cast<std::uint16_t>(event);
+  reply.completion.code = static_cast<std::uint16_t>(code);
+  reply.completion.ticket = ticket;
+  return reply;
+}
+
+}  // namespace statecached

@@ -1,0 +1,52 @@
+#pragma once
+// Between wire records and calls of the Cache. Pure functions: everything a client sent is checked
+// here against the bytes that came with it, and nothing is trusted because of what the record says.
+
+#include "client/wire/records.hpp"
+#include "daemon/cache/cache.hpp"
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+namespace statecached {
+
+/// Views into the payload, valid as long as it is. Errors: invalid_argument with the field at
+/// fault.
+[[nodiscard]] Result<BeginRequest> decode_begin(const wire::Request& record,
+                                                std::span<const std::byte> payload);
+
+struct AppendArgs {
+  std::span<const Token> tokens;
+  std::span<const Mark> marks;
+};
+
+[[nodiscard]] Result<AppendArgs> decode_append(const wire::Request& record,
+                                               std::span<const std::byte> payload);
+/// Group indices below `groups`, ranges that are not empty backwards.
+[[nodiscard]] Result<std::vector<WantItem>> decode_wants(const wire::Request& record,
+                                                         std::span<const std::byte> payload,
+                                                         std::size_t groups);
+[[nodiscard]] Result<std::vector<Filled>> decode_filled(const wire::Request& record,
+                                                        std::span<const std::byte> payload);
+[[nodiscard]] Result<std::vector<SlotId>> decode_slots(const wire::Request& record,
+                                                       std::span<const std::byte> payload);
+
+/// A completion and its payload, ready to be posted.
+struct Reply {
+  wire::Completion completion;
+  std::vector<std::byte> payload;
+};
+
+[[nodiscard]] Reply encode_answer(const TicketName& ticket, const Answer& answer);
+/// Only the pieces of this member's shards.
+[[nodiscard]] Reply encode_lease(const TicketName& ticket,
+                                 const Lease& lease,
+                                 const MemberInfo& member);
+[[nodiscard]] Reply encode_slots(const TicketName& ticket, std::span<const SlotGrant> grants);
+[[nodiscard]] Reply encode_done(wire::Event event, const TicketName& ticket, Errc code);
+
+/// The member's shard of this group.
+[[nodiscard]] std::uint16_t shard_of(const MemberInfo& member, std::uint16_t group) noexcept;
+
+}  // namespace statecached

@@ -1,0 +1,234 @@
+// statecache-sim: what the cache would do with a trace (interface.md of the project's documents).
+
+#include "base/units.hpp"
+#include "client/workload/model.hpp"
+#include "client/workload/progress.hpp"
+#include "client/workload/trace.hpp"
+#include "daemon/sim/simulate.hpp"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <fmt/format.h>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+namespace statecached {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int kFailed = 1;
+constexpr int kWrongUsage = 2;
+/// What `unlimited` means: more than any trace fills, and still a number that adds up.
+constexpr std::uint64_t kUnlimited = 1024 * kTiB;
+
+struct Arguments {
+  std::string trace, model, state_dtype;
+  std::vector<std::string> device{""}, host{""}, nvme{""}, policy{"marconi"};
+  std::string admission = "auto", demotion = "priced", nvme_write = "behind", bytes_scale = "1", compat;
+  double host_gb_per_s = 50, nvme_gb_per_s = 2, engine_tflops = 400;
+  std::uint32_t block_tokens = 64;
+  std::uint64_t seed = 1, limit = 0;
+  bool json = false;
+};
+
+int usage(const std::string& what) {
+  std::fprintf(stderr, "statecache-sim: %s\n", what.c_str());
+  return kWrongUsage;
+}
+
+int failed(const Error& error) {
+  std::fprintf(stderr, "statecache-sim: %s\n", (error.os != 0 ? error.message() : error.text).c_str());
+  return kFailed;
+}
+
+void describe(CLI::App& app, Arguments& a) {
+  app.set_version_flag("--version", "statecache-sim " STATECACHED_VERSION);
+  app.add_option("--trace", a.trace, "trace file (plain or gzip), or a folder of text files")->required();
+  app.add_option("--model", a.model, "name from the built-in table, or a JSON file")->required();
+  app.add_option("--device", a.device, "size of the device tier; several: a list with commas")->delimiter(',');
+  app.add_option("--host", a.host, "size of the host tier, or unlimited; several: a list with commas")->delimiter(',');
+  app.add_option("--nvme", a.nvme, "size of the NVMe tier, or unlimited; several: a list with commas")->delimiter(',');
+  app.add_option("--host-gb-per-s", a.host_gb_per_s, "host memory to the engine")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--nvme-gb-per-s", a.nvme_gb_per_s, "NVMe to host memory and back")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--engine-tflops", a.engine_tflops, "what the engine achieves in prefill")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--policy", a.policy, "marconi, lru; several: a list with commas")->delimiter(',')->capture_default_str();
+  app.add_option("--admission", a.admission, "auto, paper, marconi")->capture_default_str();
+  app.add_option("--demotion", a.demotion, "priced, always, never")->capture_default_str();
+  app.add_option("--nvme-write", a.nvme_write, "behind, through")->capture_default_str();
+  app.add_option("--bytes-scale", a.bytes_scale, "factor on all sizes of state: a number or a fraction")->capture_default_str();
+  app.add_option("--block-tokens", a.block_tokens, "tokens of a KV block")->capture_default_str()->check(CLI::Range(1U, kBlockTokensMax));
+  app.add_option("--state-dtype", a.state_dtype, "bf16conv_fp32ssm (default) or 2byte");
+  app.add_option("--compat", a.compat, "reference: count as the paper's simulator does");
+  app.add_option("--seed", a.seed, "of all chance")->capture_default_str();
+  app.add_option("--limit", a.limit, "requests at most")->check(CLI::PositiveNumber);
+  app.add_flag("--json", a.json, "one JSON object on standard output");
+}
+
+Result<std::uint64_t> capacity(const std::string& text) {
+  if (text.empty()) return std::uint64_t{0};
+  if (text == "unlimited") return kUnlimited;
+  SC_ASSIGN(const std::uint64_t bytes, parse_size(text));
+  if (bytes < kPage) return fail(Errc::invalid_argument, "a tier has at least 4 KiB: " + text);
+  return round_down(bytes, kPage);
+}
+
+/// The value that `text` names, or an error that lists those there are.
+template <class T>
+Result<T> choose(const char* flag, const std::string& text, std::initializer_list<std::pair<const char*, T>> choices) {
+  std::string names;
+  for (const auto& [name, value] : choices) {
+    if (text == name) return value;
+    if (!names.empty()) names += ", ";
+    names += name;
+  }
+  return fail(Errc::invalid_argument, fmt::format("{} {} is not available; there are: {}", flag, text, names));
+}
+
+struct Run {
+  std::string policy;
+  SimSettings settings;
+};
+
+Result<std::vector<Run>> plan(const Arguments& a, const NamespaceSpec& spec) {
+  SimSettings common;
+  common.spec = spec;
+  common.host_bytes_per_second = a.host_gb_per_s * 1e9;
+  common.nvme_bytes_per_second = a.nvme_gb_per_s * 1e9;
+  common.engine_flops = a.engine_tflops * 1e12;
+  common.compat_reference = !a.compat.empty();
+  common.seed = a.seed;
+  if (!a.compat.empty()) SC_TRY(choose<int>("--compat", a.compat, {{"reference", 0}}));
+  SC_ASSIGN(common.policy.demotion, choose<Demotion>("--demotion", a.demotion, {{"priced", Demotion::priced}, {"always", Demotion::always}, {"never", Demotion::never}}));
+  SC_ASSIGN(common.policy.nvme_write, choose<NvmeWrite>("--nvme-write", a.nvme_write, {{"behind", NvmeWrite::behind}, {"through", NvmeWrite::through}}));
+  std::vector<Run> runs;
+  for (const std::string& policy : a.policy) {
+    SC_ASSIGN(const PolicyName name, choose<PolicyName>("--policy", policy, {{"marconi", PolicyName::marconi}, {"lru", PolicyName::lru}}));
+    common.policy.name = name;
+    const Admission automatic = name == PolicyName::lru ? Admission::paper : Admission::marconi;
+    SC_ASSIGN(common.policy.admission, choose<Admission>("--admission", a.admission, {{"auto", automatic}, {"paper", Admission::paper}, {"marconi", Admission::marconi}}));
+    for (const std::string& device : a.device) {
+      SC_ASSIGN(common.device_bytes, capacity(device));
+      for (const std::string& host : a.host) {
+        SC_ASSIGN(common.host_bytes, capacity(host));
+        for (const std::string& nvme : a.nvme) {
+          SC_ASSIGN(common.nvme_bytes, capacity(nvme));
+          if (common.host_bytes == 0) {
+            return fail(Errc::invalid_argument, "name --host: the other tiers load and write through it");
+          }
+          runs.push_back({policy, common});
+        }
+      }
+    }
+  }
+  return runs;
+}
+
+double rate(const SimResult& r) {
+  return r.input_tokens == 0 ? 0 : static_cast<double>(r.hit_tokens) / static_cast<double>(r.input_tokens);
+}
+
+Json by_tier(const SimSettings& settings, const std::array<std::uint64_t, kTiers>& values) {
+  Json out = Json::object();
+  const std::array<std::uint64_t, kTiers> capacities{settings.device_bytes, settings.host_bytes, settings.nvme_bytes};
+  for (const Tier tier : {Tier::device, Tier::host, Tier::nvme}) {
+    if (capacities[index(tier)] != 0) out[to_string(tier)] = values[index(tier)];
+  }
+  return out;
+}
+
+Json to_json(const Run& run, const SimResult& r) {
+  const SimSettings& s = run.settings;
+  Json out;
+  out["policy"] = run.policy;
+  out["alpha"] = nullptr;
+  out["admission"] = s.policy.admission == Admission::paper ? "paper" : "marconi";
+  out["capacity"] = by_tier(s, {s.device_bytes, s.host_bytes, s.nvme_bytes});
+  out["requests"] = r.requests;
+  out["input_tokens"] = r.input_tokens;
+  out["hit_tokens"] = r.hit_tokens;
+  out["token_hit_rate"] = rate(r);
+  out["flops"] = r.flops;
+  out["flops_saved"] = r.flops_saved;
+  out["hit_tokens_by_tier"] = by_tier(s, r.hit_by_tier);
+  out["ttft_ms"] = {{"p50", r.ttft_ms.p50}, {"p95", r.ttft_ms.p95}, {"p99", r.ttft_ms.p99}};
+  out["bytes_peak"] = by_tier(s, r.bytes_peak);
+  out["bytes_demoted"] = by_tier(s, r.counters.bytes_demoted);
+  out["bytes_promoted"] = by_tier(s, r.counters.bytes_promoted);
+  out["bytes_dropped"] = r.counters.bytes_dropped;
+  out["nvme_bytes_written"] = r.counters.nvme_bytes_written;
+  out["evictions"] = r.counters.evictions;
+  out["policy_us_per_request"] = {{"mean", r.cache_us_mean}, {"p99", r.cache_us_p99}};
+  out["virtual_seconds"] = r.virtual_seconds;
+  out["wall_seconds"] = r.wall_seconds;
+  return out;
+}
+
+std::string size_or_none(std::uint64_t bytes) {
+  if (bytes == 0) return "-";
+  return bytes >= kUnlimited ? "unlimited" : format_size(bytes);
+}
+
+void print_table(const std::vector<std::pair<Run, SimResult>>& all) {
+  fmt::print("{:<9} {:>10} {:>10} {:>10} {:>8} {:>8} {:>8} {:>8} {:>9} {:>9} {:>9}\n", "policy", "device", "host", "nvme",
+             "hit %", "device", "host", "nvme", "saved %", "TTFT p50", "us/req");
+  for (const auto& [run, r] : all) {
+    const auto share = [&, n = static_cast<double>(std::max<std::uint64_t>(r.input_tokens, 1))](Tier tier) {
+      return 100.0 * static_cast<double>(r.hit_by_tier[index(tier)]) / n;
+    };
+    fmt::print("{:<9} {:>10} {:>10} {:>10} {:>8.2f} {:>8.2f} {:>8.2f} {:>8.2f} {:>9.2f} {:>6.0f} ms {:>9.0f}\n", run.policy,
+               size_or_none(run.settings.device_bytes), size_or_none(run.settings.host_bytes),
+               size_or_none(run.settings.nvme_bytes), 100 * rate(r), share(Tier::device), share(Tier::host),
+               share(Tier::nvme), r.flops > 0 ? 100 * r.flops_saved / r.flops : 0.0, r.ttft_ms.p50, r.cache_us_mean);
+  }
+}
+
+int run_all(const Arguments& a) {
+  const auto scale = parse_fraction(a.bytes_scale);
+  if (!scale) return usage("--bytes-scale: " + scale.error().text);
+  const auto model = load_model(a.model);
+  if (!model) return usage("--model: " + model.error().text);
+  const auto spec = namespace_spec(*model, {*scale, a.block_tokens, a.state_dtype});
+  if (!spec) return usage(spec.error().text);
+  const auto runs = plan(a, *spec);
+  if (!runs) return usage(runs.error().text);
+
+  std::vector<std::pair<Run, SimResult>> all;
+  for (const Run& run : *runs) {
+    auto trace = TraceReader::open(a.trace, a.limit);
+    if (!trace) return failed(trace.error());
+    Progress bar(run.policy, (*trace)->requests());
+    auto result = simulate(run.settings, **trace, [&](std::uint64_t done) {
+      if (bar.due()) bar.at(done, fmt::format("{} of {} requests", done, (*trace)->requests()));
+    });
+    if (!result) return failed(result.error());
+    all.emplace_back(run, std::move(*result));
+  }
+  if (!a.json) {
+    print_table(all);
+  } else if (all.size() == 1) {
+    fmt::print("{}\n", to_json(all.front().first, all.front().second).dump(2));
+  } else {
+    Json out;
+    for (const auto& [run, result] : all) out["runs"].push_back(to_json(run, result));
+    fmt::print("{}\n", out.dump(2));
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace statecached
+
+int main(int argc, char** argv) {
+  statecached::Arguments arguments;
+  CLI::App app("A trace through statecached's own cache code, on a virtual clock, without moving a byte.", "statecache-sim");
+  statecached::describe(app, arguments);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& done) {
+    return app.exit(done);
+  } catch (const CLI::ParseError& error) {
+    return statecached::usage(error.what());
+  }
+  return statecached::run_all(arguments);
+}

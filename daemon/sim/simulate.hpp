@@ -1,0 +1,55 @@
+#pragma once
+// A trace through the daemon's own cache code, on a virtual clock, without moving a byte: the drive is a
+// model of time, the catalog counts, copies are done at once.
+//
+// Closed loop: requests run in the order of the trace, each finished and settled (nothing under way)
+// before the next begins, so that what is hit depends on the policy alone. Virtual time advances by what loads
+// and prefills take. One thread; the same settings and trace give the same results, wall time apart.
+
+#include "base/result.hpp"
+#include "base/spec.hpp"
+#include "base/units.hpp"
+#include "client/workload/trace.hpp"
+#include "daemon/cache/cache.hpp"
+
+#include <array>
+#include <cstdint>
+#include <functional>
+
+namespace statecached {
+
+struct SimSettings {
+  NamespaceSpec spec;
+  PolicyOptions policy;
+  std::uint64_t device_bytes = 0;     ///< 0: the tier is absent
+  std::uint64_t host_bytes = 0;
+  std::uint64_t nvme_bytes = 0;
+  double host_bytes_per_second = 50e9;
+  double nvme_bytes_per_second = 2e9;
+  double engine_flops = 400e12;
+  /// Counts as the paper's simulator does: a whole input may hit, loads are free, the deepest hit is taken.
+  bool compat_reference = false;
+  std::uint64_t seed = 1;
+};
+
+struct Percentiles {
+  double p50 = 0, p95 = 0, p99 = 0;
+};
+
+struct SimResult {
+  std::uint64_t requests = 0, input_tokens = 0, hit_tokens = 0;
+  std::array<std::uint64_t, kTiers> hit_by_tier{};
+  double flops = 0, flops_saved = 0;
+  Percentiles ttft_ms;                ///< virtual: wait for loads, copy out of host memory, prefill of the rest
+  std::array<std::uint64_t, kTiers> bytes_peak{};
+  CacheCounters counters;
+  double cache_us_mean = 0, cache_us_p99 = 0;  ///< real time in cache calls, a request
+  double virtual_seconds = 0, wall_seconds = 0;
+};
+
+/// `progress(done)` after each request. Errors: those of the trace; a tier too small for one object.
+[[nodiscard]] Result<SimResult> simulate(const SimSettings& settings,
+                                         TraceReader& trace,
+                                         const std::function<void(std::uint64_t)>& progress = {});
+
+}  // namespace statecached

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+
+namespace statecached {
+
+enum class PolicyName : std::uint8_t { marconi, lru };
+
+/// Where checkpoints are wished for. paper: the branch point a request reveals, and the end of the
+/// sequence. marconi: also the last grid point before the prompt's end.
+enum class Admission : std::uint8_t { paper, marconi };
+
+/// What happens to a victim of a full tier: `priced`: moved down where that pays, else dropped;
+/// always: moved down; never: dropped.
+enum class Demotion : std::uint8_t { priced, always, never };
+
+/// behind: written when it must leave the host tier (or soon must); through: written when committed.
+enum class NvmeWrite : std::uint8_t { behind, through };
+
+struct PolicyOptions {
+  PolicyName name = PolicyName::marconi;
+  Admission admission = Admission::marconi;
+  Demotion demotion = Demotion::priced;
+  NvmeWrite nvme_write = NvmeWrite::behind;
+  double clean_share = 0.25;        ///< of a memory tier that write-behind keeps free or backed below
+};
+
+}  // namespace statecached

@@ -1,0 +1,130 @@
+#include "policy/resume.hpp"
+
+#include <algorithm>
+
+namespace statecached {
+
+ResumeScan::ResumeScan(const Index& index, std::span<const Group> groups, std::span<const NodeIx> path, Position position, std::span<const Mark> marks)
+    : index_(index), groups_(groups), marks_(marks), position_(position), tracks_(groups.size()) {
+  for (NodeIx ix : path) {
+    for (ObjectIx o : index.node(ix).objects) {
+      const Object& object = index.object(o);
+      if (object.state != ObjectState::visible) continue;
+      Track& track = tracks_[object.group];
+      if (object.need == Need::end) {
+        if (object.end <= position.at) track.blocks.push_back(o);
+      } else if (object.first < position.at) {
+        if (object.need == Need::every) {
+          if (object.first > track.covered || object.end <= track.covered) continue;
+          track.covered = object.end;
+        }
+        track.blocks.push_back(o);
+      }
+    }
+  }
+  stored_ = position.at;
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    if (groups[g].need == Need::every) stored_ = std::min(stored_, tracks_[g].covered);
+    if (groups[g].need == Need::end) has_end_ = true;
+  }
+}
+
+bool ResumeScan::inside_mark(std::uint32_t depth) const {
+  return std::any_of(marks_.begin(), marks_.end(), [&](const Mark& mark) {
+    return mark.atomic != 0 && mark.at < depth && depth - mark.at < mark.length;
+  });
+}
+
+bool ResumeScan::need_every(std::uint16_t group, std::uint32_t depth, std::vector<Cover>& out) const {
+  const Track& track = tracks_[group];
+  const std::uint32_t cell = groups_[group].block_tokens;
+  for (std::size_t i = 0; i < track.blocks.size(); ++i) {
+    const Object& object = index_.object(track.blocks[i]);
+    if (object.first >= depth) break;
+    // A partial block is followed by the longer ones of its cell: take the first that reaches.
+    if (object.end < depth && i + 1 < track.blocks.size() &&
+        index_.object(track.blocks[i + 1]).first == object.first) {
+      continue;
+    }
+    out.push_back({track.blocks[i], std::min(object.end, depth) - object.first});
+    if (object.end >= depth) return true;
+  }
+  // The last cell may lie on another branch that shares its beginning.
+  const std::uint32_t first = depth / cell * cell;
+  if (first == depth) return track.covered >= depth;
+  if (track.covered < first) return false;
+  const ObjectIx other = index_.find_cover({index_.node_at(position_.node, depth), depth}, group, first, depth, first + cell);
+  if (other == kNil) return false;
+  while (!out.empty() && index_.object(out.back().object).group == group &&
+         index_.object(out.back().object).first == first) {
+    out.pop_back();
+  }
+  out.push_back({other, depth - first});
+  return true;
+}
+
+bool ResumeScan::need_last(std::uint16_t group, std::uint32_t depth, std::vector<Cover>& out) const {
+  const Group& shape = groups_[group];
+  const std::uint32_t cell = shape.block_tokens;
+  const std::uint32_t from = depth > shape.window ? depth - shape.window : 0;
+  const auto& blocks = tracks_[group].blocks;
+  for (std::uint32_t first = from / cell * cell; first < depth; first += cell) {
+    const std::uint32_t to = std::min(depth, first + cell);
+    const auto fits = [&](ObjectIx o) {
+      return index_.object(o).first == first && index_.object(o).end >= to;
+    };
+    ObjectIx found = kNil;
+    const auto it = std::find_if(blocks.begin(), blocks.end(), fits);
+    if (it != blocks.end()) found = *it;
+    if (found == kNil) {
+      found = index_.find_cover({index_.node_at(position_.node, to), to}, group, first, to, first + cell);
+    }
+    if (found == kNil) return false;
+    out.push_back({found, to - first});
+  }
+  return true;
+}
+
+bool ResumeScan::needs(std::uint32_t depth, std::vector<Cover>& out) const {
+  out.clear();
+  if (depth > position_.at) return false;
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    const auto group = static_cast<std::uint16_t>(g);
+    if (groups_[g].need == Need::every && !need_every(group, depth, out)) return false;
+    if (groups_[g].need == Need::last && !need_last(group, depth, out)) return false;
+    if (groups_[g].need != Need::end) continue;
+    const auto& list = tracks_[g].blocks;
+    const auto it = std::find_if(list.begin(), list.end(), [&](ObjectIx o) { return index_.object(o).end == depth; });
+    if (it == list.end()) return false;
+    out.push_back({*it, 0});
+  }
+  return true;
+}
+
+std::vector<std::uint32_t> ResumeScan::depths(const ResumeLimits& limits, std::size_t max_count) const {
+  std::vector<std::uint32_t> found;
+  std::vector<Cover> scratch;
+  const auto consider = [&](std::uint32_t depth) {
+    if (depth == 0 || depth > limits.at_most || depth % limits.grid != 0) return;
+    if (inside_mark(depth) || !needs(depth, scratch)) return;
+    if (found.empty() || found.back() != depth) found.push_back(depth);
+  };
+  if (!has_end_) {
+    std::uint32_t depth = std::min(stored_, limits.at_most);
+    depth -= depth % limits.grid;
+    for (const Mark& mark : marks_) {
+      if (mark.atomic != 0 && mark.at < depth && depth - mark.at < mark.length) depth = mark.at / limits.grid * limits.grid;
+    }
+    consider(depth);
+    return found;
+  }
+  const auto ends = std::find_if(groups_.begin(), groups_.end(), [](const Group& g) { return g.need == Need::end; });
+  const auto& states = tracks_[static_cast<std::size_t>(ends - groups_.begin())].blocks;
+  for (auto it = states.rbegin(); it != states.rend() && found.size() < max_count; ++it) {
+    consider(index_.object(*it).end);
+  }
+  std::reverse(found.begin(), found.end());
+  return found;
+}
+
+}  // namespace statecached

@@ -1,0 +1,52 @@
+#pragma once
+// The usable prefix: from which depths of a matched path a request could resume, and what each needs.
+
+#include "policy/index.hpp"
+
+#include <vector>
+
+namespace statecached {
+
+/// One object that a depth needs, and how many tokens of it count (0 for a checkpoint).
+struct Cover {
+  ObjectIx object = kNil;
+  std::uint32_t valid = 0;
+};
+
+struct ResumeLimits {
+  std::uint32_t at_most = 0;        ///< tokens
+  std::uint32_t grid = 1;           ///< depths are multiples of it
+};
+
+/// Scans one matched path. References into the index stay valid only until it changes.
+class ResumeScan {
+ public:
+  /// `path`: the nodes below the root down to `position`; `marks` of the request.
+  ResumeScan(const Index& index, std::span<const Group> groups, std::span<const NodeIx> path, Position position, std::span<const Mark> marks);
+
+  /// Tokens from 0 for which all `every` groups have KV (at most position.at).
+  [[nodiscard]] std::uint32_t stored() const noexcept { return stored_; }
+  /// Depths at which every group has what it needs, ascending, at most `max_count` deepest ones.
+  [[nodiscard]] std::vector<std::uint32_t> depths(const ResumeLimits& limits, std::size_t max_count) const;
+  /// What this depth needs, in token order; false when something is missing.
+  [[nodiscard]] bool needs(std::uint32_t depth, std::vector<Cover>& out) const;
+
+ private:
+  struct Track {
+    std::vector<ObjectIx> blocks;   ///< by first, then end; `every`: contiguous from 0
+    std::uint32_t covered = 0;      ///< `every`: contiguous tokens from 0
+  };
+  [[nodiscard]] bool need_every(std::uint16_t group, std::uint32_t depth, std::vector<Cover>& out) const;
+  [[nodiscard]] bool need_last(std::uint16_t group, std::uint32_t depth, std::vector<Cover>& out) const;
+  [[nodiscard]] bool inside_mark(std::uint32_t depth) const;
+
+  const Index& index_;
+  std::span<const Group> groups_;
+  std::span<const Mark> marks_;
+  Position position_;
+  std::vector<Track> tracks_;
+  std::uint32_t stored_ = 0;
+  bool has_end_ = false;
+};
+
+}  // namespace statecached

@@ -1,0 +1,53 @@
+#include "policy/score.hpp"
+
+#include <algorithm>
+
+namespace statecached {
+namespace {
+
+/// Children looked at to see whether the KV of a node can go with its state.
+constexpr int kChildrenLookedAt = 8;
+
+bool has_state(const Node& node) {
+  return std::any_of(node.state_bytes.begin(), node.state_bytes.end(), [](std::uint64_t b) { return b > 0; });
+}
+
+bool children_in(const Index& index, const Node& node, Tier tier) {
+  int looked = 0;
+  for (NodeIx c = node.first_child; c != kNil; c = index.node(c).next_sibling) {
+    if (index.node(c).in_tier[statecached::index(tier)] > 0 || ++looked == kChildrenLookedAt) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+SegmentTerms segment_terms(const Index& index, NodeIx ix, Tier tier, bool lower, const Cost& cost, bool has_end_groups, const Speeds& speeds) {
+  const Node& node = index.node(ix);
+  const std::size_t t = statecached::index(tier);
+  SegmentTerms terms;
+  const bool leaf = !children_in(index, node, tier);
+  double bytes = static_cast<double>(node.state_bytes[t]);
+  if (leaf) bytes += static_cast<double>(node.kv_bytes[t]);
+  NodeIx above = node.parent;
+  while (has_end_groups && above != kNil && !has_state(index.node(above))) {
+    // KV of stateless single-child ancestors is worth nothing without this node: it goes too.
+    const Node& up = index.node(above);
+    if (leaf && index.node(up.first_child == kNil ? ix : up.first_child).next_sibling == kNil) {
+      bytes += static_cast<double>(up.kv_bytes[t]);
+    }
+    above = up.parent;
+  }
+  terms.replay_from = above == kNil ? 0 : index.node(above).end;
+  terms.bytes_freed = std::max(bytes, 1.0);
+  const bool resumable = !has_end_groups || node.state_bytes[t] > 0;
+  if (!resumable) return terms;  // KV behind the last checkpoint: nothing can resume there
+  terms.seconds_saved = cost.flops(terms.replay_from, node.end) / speeds.engine_flops;
+  if (lower) {
+    const double load = terms.bytes_freed / speeds.load[std::min(t + 1, kTiers - 1)];
+    terms.seconds_saved = std::min(terms.seconds_saved, load);
+  }
+  return terms;
+}
+
+}  // namespace statecached

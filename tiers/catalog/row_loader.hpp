@@ -1,0 +1,36 @@
+#pragma once
+// The order of Catalog::load(), once for every implementation: it is part of the contract.
+
+#include "tiers/catalog.hpp"
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace statecached {
+
+/// A walk over a sorted table of rows. Views hold until the next seek() or next().
+class RowCursor {
+ public:
+  RowCursor() = default;
+  RowCursor(const RowCursor&) = delete;
+  RowCursor& operator=(const RowCursor&) = delete;
+  virtual ~RowCursor() = default;
+  /// To the first row whose key is not less.
+  virtual void seek(std::string_view key) = 0;
+  virtual void next() = 0;
+  [[nodiscard]] virtual bool valid() const = 0;
+  [[nodiscard]] virtual std::string_view key() const = 0;
+  [[nodiscard]] virtual std::string_view value() const = 0;
+  /// Why valid() is false: the end, or an error.
+  [[nodiscard]] virtual Result<> status() const = 0;
+};
+
+/// Calls `row` for each good row in the order of Catalog::load(). Returns the keys of rows that
+/// must be dropped: those that do not decode, and those of a namespace that is not there.
+[[nodiscard]] Result<std::vector<std::string>> load_rows(
+    RowCursor& cursor,
+    const std::function<void(CatalogRow&&)>& row);
+
+}  // namespace statecached

@@ -1,0 +1,217 @@
+#include "tiers/host/copier.hpp"
+
+#include <pthread.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace statecached {
+namespace {
+
+// Below this a copy fits in the second-level cache and is read again soon.
+constexpr std::size_t kStreamingBytes = 256 * kKiB;
+
+Checksum to_checksum(XXH128_hash_t hash) noexcept {
+  return {.low = hash.low64, .high = hash.high64};
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) void copy_streaming(std::byte* to,
+                                                    const std::byte* from,
+                                                    std::size_t bytes) noexcept {
+  constexpr std::size_t kLine = 128;
+  const std::size_t head = (32 - reinterpret_cast<std::uintptr_t>(to) % 32) % 32;
+  std::memcpy(to, from, head);
+  std::size_t at = head;
+  for (; at + kLine <= bytes; at += kLine) {
+    const auto* const source = reinterpret_cast<const __m256i*>(from + at);
+    auto* const target = reinterpret_cast<__m256i*>(to + at);
+    const __m256i a = _mm256_loadu_si256(source);
+    const __m256i b = _mm256_loadu_si256(source + 1);
+    const __m256i c = _mm256_loadu_si256(source + 2);
+    const __m256i d = _mm256_loadu_si256(source + 3);
+    _mm256_stream_si256(target, a);
+    _mm256_stream_si256(target + 1, b);
+    _mm256_stream_si256(target + 2, c);
+    _mm256_stream_si256(target + 3, d);
+  }
+  std::memcpy(to + at, from + at, bytes - at);
+  _mm_sfence();  // streaming stores are not ordered by the release that announces the completion
+}
+#endif
+
+struct FreeState {
+  void operator()(XXH3_state_t* state) const noexcept { XXH3_freeState(state); }
+};
+
+Checksum checksum_runs(const Memories& memories, const CopyOp& op) {
+  std::uint64_t left = op.payload_bytes;
+  if (!op.source.empty() && left <= op.source.front().bytes) {
+    return checksum_of(bytes_at(memories, op.source.front().at, left), op.seed);
+  }
+  const std::unique_ptr<XXH3_state_t, FreeState> state(XXH3_createState());
+  SC_ASSERT(state != nullptr);
+  XXH3_128bits_reset_withSeed(state.get(), op.seed);
+  for (const MemoryRun& run : op.source) {
+    const std::uint64_t bytes = std::min(left, run.bytes);
+    XXH3_128bits_update(state.get(), bytes_at(memories, run.at, bytes).data(), bytes);
+    left -= bytes;
+  }
+  SC_ASSERT(left == 0);
+  return to_checksum(XXH3_128bits_digest(state.get()));
+}
+
+void copy_runs(const Memories& memories, const CopyOp& op) {
+  auto to = op.destination.begin();
+  std::uint64_t filled = 0;  // of *to
+  for (const MemoryRun& run : op.source) {
+    std::uint64_t read = 0;
+    while (read < run.bytes) {
+      while (to != op.destination.end() && filled == to->bytes) {
+        ++to;
+        filled = 0;
+      }
+      SC_ASSERT(to != op.destination.end());
+      const std::uint64_t bytes = std::min(run.bytes - read, to->bytes - filled);
+      const MemoryRef source{.arena = run.at.arena, .offset = run.at.offset + read};
+      const MemoryRef target{.arena = to->at.arena, .offset = to->at.offset + filled};
+      copy_bytes(bytes_at(memories, target, bytes).data(),
+                 bytes_at(memories, source, bytes).data(),
+                 bytes);
+      read += bytes;
+      filled += bytes;
+    }
+  }
+}
+
+std::uint64_t total(const std::vector<MemoryRun>& runs) noexcept {
+  std::uint64_t bytes = 0;
+  for (const MemoryRun& run : runs)
+    bytes += run.bytes;
+  return bytes;
+}
+
+void assert_well_formed(const CopyOp& op) {
+  if (op.kind == CopyKind::copy) {
+    SC_ASSERT(total(op.source) == total(op.destination));
+  } else {
+    SC_ASSERT(op.payload_bytes <= total(op.source));
+  }
+}
+
+}  // namespace
+
+Checksum checksum_of(std::span<const std::byte> bytes, std::uint64_t seed) {
+  return to_checksum(XXH3_128bits_withSeed(bytes.data(), bytes.size(), seed));
+}
+
+void copy_bytes(std::byte* to, const std::byte* from, std::size_t bytes) noexcept {
+#if defined(__x86_64__)
+  static const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
+  if (bytes >= kStreamingBytes && has_avx2) {
+    copy_streaming(to, from, bytes);
+    return;
+  }
+#endif
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+
+CopyThread::CopyThread(Memories memories, Waker waker, CopyThreadOptions options)
+    : memories_(std::move(memories)),
+      waker_(std::move(waker)),
+      depth_(options.depth),
+      queued_(options.depth),
+      done_(options.depth),
+      thread_([this] { run(); }) {
+  SC_ASSERT(depth_ > 0);
+  (void)::pthread_setname_np(thread_.native_handle(), "sc-copier");
+}
+
+CopyThread::~CopyThread() {
+  stopping_.store(true, std::memory_order_release);
+  posted_.fetch_add(1, std::memory_order_release);
+  posted_.notify_one();
+  thread_.join();
+}
+
+bool CopyThread::submit(CopyOp& op) {
+  if (outstanding_ == depth_) return false;
+  assert_well_formed(op);
+  const bool pushed = queued_.push(std::move(op));
+  SC_ASSERT(pushed);
+  ++outstanding_;
+  posted_.fetch_add(1, std::memory_order_release);
+  posted_.notify_one();
+  return true;
+}
+
+std::size_t CopyThread::poll(std::vector<CopyDone>& out) {
+  std::size_t count = 0;
+  while (auto done = done_.pop()) {
+    out.push_back(*done);
+    ++count;
+  }
+  outstanding_ -= count;
+  return count;
+}
+
+void CopyThread::run() {
+  while (true) {
+    // Read before the queue is looked at: a submission after that look changes it, and wait()
+    // returns.
+    const std::uint32_t seen = posted_.load(std::memory_order_acquire);
+    while (!stopping_.load(std::memory_order_acquire)) {
+      const auto op = queued_.pop();
+      if (!op) break;
+      const bool pushed = done_.push(serve(*op));
+      SC_ASSERT(pushed);
+      if (waker_) waker_();
+    }
+    if (stopping_.load(std::memory_order_acquire)) return;
+    posted_.wait(seen, std::memory_order_acquire);
+  }
+}
+
+CopyDone CopyThread::serve(const CopyOp& op) const {
+  CopyDone done{.tag = op.tag, .ok = true, .checksum = {}};
+  if (op.kind == CopyKind::copy) {
+    copy_runs(memories_, op);
+    return done;
+  }
+  done.checksum = checksum_runs(memories_, op);
+  if (op.kind == CopyKind::verify) done.ok = done.checksum == op.expected;
+  return done;
+}
+
+Checksum InstantCopies::checksum(std::uint64_t seed, std::uint64_t payload_bytes) noexcept {
+  const std::uint64_t low = mix64(seed ^ mix64(payload_bytes));
+  return {.low = low, .high = mix64(low ^ seed)};
+}
+
+bool InstantCopies::submit(CopyOp& op) {
+  if (done_.size() == options_.depth) return false;
+  assert_well_formed(op);
+  CopyDone done{.tag = op.tag, .ok = true, .checksum = {}};
+  if (op.kind != CopyKind::copy) done.checksum = checksum(op.seed, op.payload_bytes);
+  if (op.kind == CopyKind::verify) done.ok = done.checksum == op.expected;
+  if (options_.failure_chance > 0 && prng_.chance(options_.failure_chance)) done.ok = false;
+  done_.push_back(done);
+  op = CopyOp{};
+  return true;
+}
+
+std::size_t InstantCopies::poll(std::vector<CopyDone>& out) {
+  const std::size_t count = done_.size();
+  out.insert(out.end(), done_.begin(), done_.end());
+  done_.clear();
+  return count;
+}
+
+}  // namespace statecached
