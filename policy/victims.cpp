@@ -47,6 +47,7 @@ void Victims::place(NodeIx node, std::uint8_t at) {
   Entry& entry = entries_[node];
   Bucket& bucket = buckets_[at];
   entry.bucket = at;
+  bytes_[at / kAges] += entry.bytes;
   bucket.heap.push_back(node);
   entry.heap_at = static_cast<std::uint32_t>(bucket.heap.size() - 1);
   sift_up(bucket, entry.heap_at);
@@ -67,12 +68,14 @@ void Victims::place(NodeIx node, std::uint8_t at) {
   }
 }
 
-void Victims::put(NodeIx node, Lane lane, double efficiency, Instant last_use, Instant now) {
+void Victims::put(NodeIx node, Lane lane, double efficiency, std::uint64_t bytes, Instant last_use, Instant now) {
   if (node >= entries_.size()) entries_.resize(node + 1U);
   const auto target = static_cast<std::uint8_t>(static_cast<std::uint8_t>(lane) * kAges + age_of(last_use, now));
   Entry& entry = entries_[node];
   const double key = by_age_ ? static_cast<double>(last_use.time_since_epoch().count()) : efficiency;
   if (entry.bucket == target && entry.last_use == last_use) {
+    bytes_[static_cast<std::size_t>(lane)] += bytes - entry.bytes;
+    entry.bytes = bytes;
     const bool lower = key < entry.key;
     if (key == entry.key) return;
     entry.key = key;
@@ -85,6 +88,7 @@ void Victims::put(NodeIx node, Lane lane, double efficiency, Instant last_use, I
   }
   erase(node);
   entry.key = key;
+  entry.bytes = bytes;
   entry.last_use = last_use;
   place(node, target);
 }
@@ -93,6 +97,7 @@ void Victims::erase(NodeIx node) {
   if (!contains(node)) return;
   Entry& entry = entries_[node];
   Bucket& bucket = buckets_[entry.bucket];
+  bytes_[entry.bucket / kAges] -= entry.bytes;
   if (entry.older == kNil) {
     bucket.oldest = entry.newer;
   } else {

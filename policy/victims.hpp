@@ -23,8 +23,11 @@ class Victims {
   explicit Victims(bool by_age) : by_age_(by_age) {}
 
   /// Adds or moves a node. `efficiency`: seconds that losing it would add to its next hit, a byte freed.
-  void put(NodeIx node, Lane lane, double efficiency, Instant last_use, Instant now);
+  /// `bytes`: what giving it up would free, for bytes().
+  void put(NodeIx node, Lane lane, double efficiency, std::uint64_t bytes, Instant last_use, Instant now);
   void erase(NodeIx node);
+  /// What the nodes of this lane would free, all together.
+  [[nodiscard]] std::uint64_t bytes(Lane lane) const noexcept { return bytes_[static_cast<std::size_t>(lane)]; }
   /// The node of least keep value; kNil when the lane is empty.
   [[nodiscard]] NodeIx best(Lane lane, Instant now);
   [[nodiscard]] bool contains(NodeIx node) const noexcept {
@@ -40,6 +43,7 @@ class Victims {
 
   struct Entry {
     double key = 0;
+    std::uint64_t bytes = 0;
     Instant last_use{};
     std::uint32_t heap_at = 0;
     NodeIx newer = kNil, older = kNil;  ///< list of the bucket by last_use
@@ -58,6 +62,7 @@ class Victims {
   void put_at(Bucket& bucket, std::uint32_t at, NodeIx node);
 
   bool by_age_;
+  std::array<std::uint64_t, 2> bytes_{};
   std::vector<Entry> entries_;
   std::array<Bucket, std::size_t{2} * kAges> buckets_;
 };

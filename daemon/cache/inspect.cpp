@@ -168,10 +168,10 @@ Result<> CacheImpl::audit() const {
     for (std::size_t t = 0; t < 2; ++t) used[t] += bytes_of(resident.runs[t]);
     disk += bytes_of(resident.disk);
     for (std::size_t t = 0; t < kTiers; ++t) {
-      if ((object.tiers >> t & 1U) == 0) continue;
+      if ((std::uint32_t{object.tiers} >> t & 1U) == 0) continue;
       ++count[t];
       if (object.holds > 0) held[t] += object.bytes;
-      if ((object.tiers >> (t + 1U)) != 0) backed[t] += object.bytes;
+      if ((std::uint32_t{object.tiers} >> (t + 1U)) != 0) backed[t] += object.bytes;
     }
   }
   if (!verifies_.empty()) used[index(Tier::host)] += bytes_of(verifies_.front().buffer);

@@ -46,7 +46,7 @@ std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now) {
 bool CacheImpl::droppable(ObjectIx o, Tier tier) const {
   const Object& object = index_.object(o);
   for (std::size_t t = index(tier) + 1; t < kTiers; ++t) {
-    if ((object.tiers >> t & 1U) != 0) return true;
+    if ((std::uint32_t{object.tiers} >> t & 1U) != 0) return true;
   }
   const Tier lower = below(tier);
   if (lower == Tier::none || options_.policy.demotion == Demotion::never) return true;
@@ -97,7 +97,7 @@ void CacheImpl::drop_copy(ObjectIx o, Tier tier, Reason reason, Instant now) {
   Object& object = index_.object(o);
   Resident& resident = residents_[o];
   const std::uint64_t bytes = object.bytes;
-  const bool was_backed = tier != Tier::nvme && (object.tiers >> (index(tier) + 1U)) != 0;
+  const bool was_backed = tier != Tier::nvme && (std::uint32_t{object.tiers} >> (index(tier) + 1U)) != 0;
   const Tier above = object.highest();
   index_.leave(o, tier);
   --object_count_[index(tier)];
@@ -117,7 +117,7 @@ void CacheImpl::drop_copy(ObjectIx o, Tier tier, Reason reason, Instant now) {
   // A copy above that was backed by this one alone is dirty again.
   if (above < tier) {
     for (std::size_t t = index(above); t < index(tier); ++t) {
-      if ((object.tiers >> t & 1U) != 0 && (object.tiers >> (t + 1U)) == 0) backed_bytes_[t] -= bytes;
+      if ((std::uint32_t{object.tiers} >> t & 1U) != 0 && (std::uint32_t{object.tiers} >> (t + 1U)) == 0) backed_bytes_[t] -= bytes;
     }
   }
   ++counters_.evicted[index(tier)][static_cast<std::size_t>(reason)];
@@ -206,7 +206,7 @@ void CacheImpl::hold(ObjectIx o, Instant now) {
   SC_ASSERT(object.state != ObjectState::free);
   if (object.holds++ > 0) return;
   for (std::size_t t = 0; t < kTiers; ++t) {
-    if ((object.tiers >> t & 1U) != 0) held_bytes_[t] += object.bytes;
+    if ((std::uint32_t{object.tiers} >> t & 1U) != 0) held_bytes_[t] += object.bytes;
   }
   // The tail of a node speaks for it; a held object in the middle changes nothing.
   if (index_.node(object.node).objects.back() == o || object.need == Need::end) requeue(object.node, now);
@@ -217,7 +217,7 @@ void CacheImpl::unhold(ObjectIx o, Instant now) {
   SC_ASSERT(object.holds > 0);
   if (--object.holds > 0) return;
   for (std::size_t t = 0; t < kTiers; ++t) {
-    if ((object.tiers >> t & 1U) != 0) held_bytes_[t] -= object.bytes;
+    if ((std::uint32_t{object.tiers} >> t & 1U) != 0) held_bytes_[t] -= object.bytes;
   }
   if (object.state == ObjectState::dead) {
     bury(o, Reason::invalidated, now);
@@ -233,10 +233,10 @@ void CacheImpl::entered(ObjectIx o, Tier tier, Instant now) {
   index_.enter(o, tier);
   ++object_count_[index(tier)];
   if (object.holds > 0) held_bytes_[index(tier)] += object.bytes;
-  if ((before >> (index(tier) + 1U)) != 0 && tier != Tier::nvme) backed_bytes_[index(tier)] += object.bytes;
+  if ((std::uint32_t{before} >> (index(tier) + 1U)) != 0 && tier != Tier::nvme) backed_bytes_[index(tier)] += object.bytes;
   for (std::size_t t = 0; t < index(tier); ++t) {
-    const bool backed_before = (before >> (t + 1U)) != 0;
-    if ((before >> t & 1U) != 0 && !backed_before) backed_bytes_[t] += object.bytes;
+    const bool backed_before = (std::uint32_t{before} >> (t + 1U)) != 0;
+    if ((std::uint32_t{before} >> t & 1U) != 0 && !backed_before) backed_bytes_[t] += object.bytes;
   }
   requeue(object.node, now);
 }
@@ -266,7 +266,8 @@ void CacheImpl::requeue(NodeIx ix, Instant now) {
     const Node& node = index_.node(ix);
     const Lane lane = tier == Tier::nvme || droppable(victim, tier) ? Lane::clean : Lane::dirty;
     const double efficiency = options_.policy.name == PolicyName::lru ? 0 : terms(ix, tier).efficiency();
-    victims.put(ix, lane, efficiency, node.last_use, now);
+    const std::uint64_t bytes = node.kv_bytes[index(tier)] + node.state_bytes[index(tier)];
+    victims.put(ix, lane, efficiency, bytes, node.last_use, now);
   }
 }
 

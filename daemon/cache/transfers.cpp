@@ -480,18 +480,17 @@ void CacheImpl::finish_batch(WriteBatch& batch, bool ok, Instant now) {
 void CacheImpl::write_behind(Instant now) {
   if (disks_.empty() || !present(Tier::host) || options_.policy.demotion == Demotion::never) return;
   const bool through = options_.policy.nvme_write == NvmeWrite::through;
-  const auto threshold = through ? 0 : static_cast<std::uint64_t>((1.0 - options_.policy.clean_share) * static_cast<double>(host_.capacity()));
+  // What can be given up at once: free, or a tail that is backed, or about to be. Backed ancestors do not count:
+  // they cannot go before what hangs on them.
+  const auto wanted = static_cast<std::uint64_t>(options_.policy.clean_share * static_cast<double>(host_.capacity()));
   const std::size_t h = index(Tier::host);
   std::vector<NodeIx> taken;  // out of the queue while this turn lasts
   while (batches_.size() < kBatchesMax) {
     std::vector<ObjectIx> objects;
     std::uint64_t bytes = 0;
     while (bytes < kBatchBytes) {
-      const std::uint64_t settled = backed_bytes_[h] + moving_bytes_[h] + bytes;
-      // Backed ancestors cannot go before what hangs on them: what counts in the end is a clean tail.
-      const bool short_of_room = host_.available() + moving_bytes_[h] + bytes < host_.capacity() / 8 &&
-                                 victims_[h].best(Lane::clean, now) == kNil;
-      if (host_.used() <= threshold + settled && !short_of_room) break;
+      const std::uint64_t ready = host_.available() + victims_[h].bytes(Lane::clean) + moving_bytes_[h] + bytes;
+      if (ready >= wanted && !through) break;
       const NodeIx node = victims_[h].best(Lane::dirty, now);
       if (node == kNil) break;
       const std::vector<ObjectIx> path = dirty_path(node);
@@ -525,8 +524,8 @@ void CacheImpl::write_behind(Instant now) {
 void CacheImpl::copy_down(Instant now) {
   if (!present(Tier::device) || !present(Tier::host) || options_.policy.demotion == Demotion::never) return;
   const std::size_t d = index(Tier::device);
-  const auto threshold = static_cast<std::uint64_t>((1.0 - options_.policy.clean_share) * static_cast<double>(device_.capacity()));
-  while (device_.used() > threshold + backed_bytes_[d] + moving_bytes_[d]) {
+  const auto wanted = static_cast<std::uint64_t>(options_.policy.clean_share * static_cast<double>(device_.capacity()));
+  while (device_.available() + victims_[d].bytes(Lane::clean) + moving_bytes_[d] < wanted) {
     const NodeIx node = victims_[d].best(Lane::dirty, now);
     if (node == kNil) return;
     std::uint64_t started = 0;
