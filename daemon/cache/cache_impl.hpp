@@ -23,7 +23,7 @@ namespace statecached {
 inline constexpr std::size_t kPointsMax = 16;               ///< depths in one answer
 inline constexpr std::uint64_t kDiskOpBytes = 1ULL << 20U;  ///< one transfer (limits.md 3)
 inline constexpr std::uint64_t kBatchBytes = 8ULL << 20U;   ///< one write-behind batch
-inline constexpr std::size_t kBatchesMax = 4;               ///< in flight
+inline constexpr std::size_t kBatchesMax = 8;               ///< in flight
 inline constexpr std::uint32_t kTokensMax = 1U << 24U;      ///< of one sequence
 
 /// What the tiers know of an object, beside the policy's Object of the same number.

@@ -19,8 +19,8 @@ using Json = nlohmann::ordered_json;
 
 constexpr int kFailed = 1;
 constexpr int kWrongUsage = 2;
-/// What `unlimited` means: more than any trace fills, and still a number that adds up.
-constexpr std::uint64_t kUnlimited = 1024 * kTiB;
+/// What `unlimited` means: more than any trace fills, and less than a Space can name.
+constexpr std::uint64_t kUnlimited = 15 * kTiB;
 
 struct Arguments {
   std::string trace, model, state_dtype;
