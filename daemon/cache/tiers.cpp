@@ -50,7 +50,7 @@ bool CacheImpl::droppable(ObjectIx o, Tier tier) const {
   }
   const Tier lower = below(tier);
   if (lower == Tier::none || options_.policy.demotion == Demotion::never) return true;
-  return lower == Tier::nvme && residents_[o].not_worth_disk;
+  return residents_[o].not_worth_disk;  // from the device too: coming down would only be given up again
 }
 
 /// First what resumes there (checkpoints), then KV from the tail. Under `lru` a checkpoint goes only with

@@ -536,7 +536,7 @@ void CacheImpl::copy_down(Instant now) {
     }
     for (ObjectIx o : objects) {
       Object& object = index_.object(o);
-      if (object.state != ObjectState::visible || object.tiers != 1U << d || residents_[o].copying_down) continue;
+      if (object.state != ObjectState::visible || object.tiers != 1U << d || residents_[o].copying_down || residents_[o].not_worth_disk) continue;
       PageRuns runs;
       hold(o, now);
       if (!allocate(Tier::host, object.bytes, spaces_[object.space].spec.groups[object.group].contiguous, runs, now)) {
