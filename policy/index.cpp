@@ -186,7 +186,7 @@ NodeIx Index::split(Position position) {
     Object& object = objects_[ix];
     object.node = upper_ix;
     for (std::size_t t = 0; t < kTiers; ++t) {
-      if ((std::uint32_t{object.tiers} >> t & 1U) == 0) continue;
+      if (!object.in(t)) continue;
       ++upper.in_tier[t];
       --lower.in_tier[t];
       bytes_of(upper, object, t) += object.bytes;
@@ -356,7 +356,7 @@ std::string Index::check() const {
       const Object& above = objects_[parent];
       if (above.state == ObjectState::free || !above.full) return fmt::format("object {} hangs on nothing", ix);
       for (std::size_t t = 0; t < kTiers; ++t) {
-        if ((std::uint32_t{object.tiers} >> t & 1U) == 0) continue;
+        if (!object.in(t)) continue;
         ++dependents[parent][t];
         if (above.tiers == 0 || (t == index(Tier::nvme) && !above.in(Tier::nvme))) {
           return fmt::format("object {} is in tier {} and its parent is nowhere it could be used from", ix, t);
@@ -376,7 +376,7 @@ std::string Index::check() const {
     std::array<std::uint32_t, kTiers> in_tier{};
     for (ObjectIx o : node.objects) {
       if (objects_[o].node != ix) return fmt::format("object {} is listed in a node that is not its own", o);
-      for (std::size_t t = 0; t < kTiers; ++t) in_tier[t] += std::uint32_t{objects_[o].tiers} >> t & 1U;
+      for (std::size_t t = 0; t < kTiers; ++t) in_tier[t] += objects_[o].in(t) ? 1U : 0U;
     }
     if (in_tier != node.in_tier) return fmt::format("node {} miscounts its tiers", ix);
     if (node.parent != kNil && nodes_[node.parent].end != node.start) return fmt::format("node {} floats", ix);

@@ -95,10 +95,11 @@ struct Object {
   std::array<ObjectIx, kEveryGroupsMax> parents{kNil, kNil, kNil, kNil};
   std::uint64_t bytes = 0;           ///< of all shards, padded
 
-  [[nodiscard]] bool in(Tier tier) const noexcept { return (std::uint32_t{tiers} >> index(tier) & 1U) != 0; }
+  [[nodiscard]] bool in(std::size_t tier) const noexcept { return (std::uint32_t{tiers} >> tier & 1U) != 0; }
+  [[nodiscard]] bool in(Tier tier) const noexcept { return in(index(tier)); }
   [[nodiscard]] Tier highest() const noexcept {
     for (std::size_t t = 0; t < kTiers; ++t) {
-      if ((std::uint32_t{tiers} >> t & 1U) != 0) return static_cast<Tier>(t);
+      if (in(t)) return static_cast<Tier>(t);
     }
     return Tier::none;
   }

@@ -68,6 +68,7 @@ Result<ClientIx> Cache::attach(const NamespaceSpec& spec, MemberInfo member, Ins
 }
 
 NamespaceIx Cache::namespace_of(ClientIx client) const { return impl_->clients_.at(client).space; }
+std::uint32_t Cache::generation(NamespaceIx ns) const { return impl_->spaces_.at(ns).generation; }
 const MemberInfo& Cache::member(ClientIx client) const { return impl_->clients_.at(client).member; }
 void Cache::detach(ClientIx client, Instant now) { impl_->detach(client, now); }
 

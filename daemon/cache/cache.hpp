@@ -281,6 +281,7 @@ class Cache {
   /// too small for one object of it.
   [[nodiscard]] Result<ClientIx> attach(const NamespaceSpec& spec, MemberInfo member, Instant now);
   [[nodiscard]] NamespaceIx namespace_of(ClientIx client) const;
+  [[nodiscard]] std::uint32_t generation(NamespaceIx ns) const;
   [[nodiscard]] const MemberInfo& member(ClientIx client) const;
   /// The process is gone: its leases, tickets and unfinished reservations come back.
   void detach(ClientIx client, Instant now);

@@ -38,6 +38,8 @@ struct Resident {
   std::uint64_t payload = 0;        ///< of one shard
   std::uint16_t shards = 1;
   std::uint64_t shards_in = 0;      ///< bit per committed shard
+  boost::container::small_vector<std::uint32_t, 1> slots;  ///< open reservations, one a shard not yet in
+  Instant reserved{};
   Tier home = Tier::none;           ///< where it is being written
   bool writing_behind = false;      ///< in a batch
   bool copying_down = false;
@@ -121,7 +123,6 @@ struct Slot {
   std::uint16_t shard = 0;
   ClientIx client = 0;
   TicketName ticket;
-  Instant granted{};
   std::uint32_t generation = 0;
   bool open = false;
 };
@@ -210,6 +211,8 @@ class CacheImpl {
   /// Makes objects unfindable at once; each goes when nothing holds it or hangs on it.
   void kill(const std::vector<ObjectIx>& list, Reason reason, Instant now);
   void bury(ObjectIx o, Reason reason, Instant now);
+  /// Objects in any state whose parent it is.
+  [[nodiscard]] std::vector<ObjectIx> children_of(ObjectIx o) const;
   /// It and all that hangs on it.
   void forget_below(ObjectIx o, Reason reason, Instant now);
   void hold(ObjectIx o, Instant now);
@@ -257,7 +260,6 @@ class CacheImpl {
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_slots_;
   std::array<std::uint64_t, kTiers> held_bytes_{};
-  std::array<std::uint64_t, kTiers> backed_bytes_{};   ///< of memory tiers: also in a lower tier
   std::array<std::uint64_t, kTiers> object_count_{};
   std::array<std::uint64_t, kTiers> moving_bytes_{};   ///< being copied down from this tier
   bool draining_ = false;
@@ -299,7 +301,7 @@ class CacheImpl {
   void advance_batches(Instant now);
   bool rows_of(WriteBatch& batch, CatalogBatch& rows, Instant now);
   void finish_batch(WriteBatch& batch, bool ok, Instant now);
-  void abandon_write(ObjectIx o, Reason reason, Instant now);
+  void abandon_write(ObjectIx o, Instant now);
   [[nodiscard]] bool on_disk_or_coming(ObjectIx o) const;
   std::vector<ObjectIx> dirty_path(NodeIx node) const;
   std::uint64_t disk_available() const;
@@ -325,7 +327,7 @@ class CacheImpl {
   Reason check_want(const Ticket& ticket, const SpaceInfo& space, const WantItem& want) const;
   bool find_parents(const SpaceInfo& space, NodeIx node, const WantItem& want, Object& object) const;
   void appear(ObjectIx o, Instant now);
-  void discard_unborn(ObjectIx o, Reason reason, Instant now);
+  void discard_unborn(ObjectIx o, Instant now);
   void close_slot(std::uint32_t slot);
   NodeIx domain_root(NamespaceIx ns, const Domain& domain, std::uint32_t& number);
   void event(EventKind kind, Reason reason, Tier tier, ObjectIx o);

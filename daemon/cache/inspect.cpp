@@ -52,7 +52,7 @@ std::vector<ObjectStatus> CacheImpl::objects(std::optional<NamespaceIx> ns, std:
     status.first = object.first;
     status.end = object.end;
     status.bytes = object.bytes;
-    for (std::size_t t = 0; t < kTiers; ++t) status.in[t] = object.in(static_cast<Tier>(t));
+    for (std::size_t t = 0; t < kTiers; ++t) status.in[t] = object.in(t);
     status.age = now - node.last_use;
     status.keep_value = Victims::reuse_rate(status.age) * terms(object.node, object.highest()).efficiency();
     status.holds = object.holds;
@@ -159,7 +159,7 @@ Result<> CacheImpl::audit() const {
   SC_TRY(device_.check());
   SC_TRY(host_.check());
   std::array<std::uint64_t, 2> used{};
-  std::array<std::uint64_t, kTiers> held{}, backed{}, count{};
+  std::array<std::uint64_t, kTiers> held{}, count{};
   std::uint64_t disk = 0;
   for (ObjectIx o = 0; o < index_.object_slots(); ++o) {
     const Object& object = index_.object(o);
@@ -168,10 +168,9 @@ Result<> CacheImpl::audit() const {
     for (std::size_t t = 0; t < 2; ++t) used[t] += bytes_of(resident.runs[t]);
     disk += bytes_of(resident.disk);
     for (std::size_t t = 0; t < kTiers; ++t) {
-      if ((std::uint32_t{object.tiers} >> t & 1U) == 0) continue;
+      if (!object.in(t)) continue;
       ++count[t];
       if (object.holds > 0) held[t] += object.bytes;
-      if ((std::uint32_t{object.tiers} >> (t + 1U)) != 0) backed[t] += object.bytes;
     }
   }
   if (!verifies_.empty()) used[index(Tier::host)] += bytes_of(verifies_.front().buffer);
@@ -188,7 +187,6 @@ Result<> CacheImpl::audit() const {
   if (disks_used != disk + freeing_bytes_) return differs("space used on NVMe", disks_used, disk + freeing_bytes_);
   for (std::size_t t = 0; t < kTiers; ++t) {
     if (held[t] != held_bytes_[t]) return differs("held bytes", held_bytes_[t], held[t]);
-    if (t < 2 && backed[t] != backed_bytes_[t]) return differs("backed bytes", backed_bytes_[t], backed[t]);
     if (count[t] != object_count_[t]) return differs("objects", object_count_[t], count[t]);
   }
   return {};

@@ -228,10 +228,13 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
     point.tokens = depth;
     point.tier = Tier::device;
     double visible = 0;
+    // What the engine has already is neither held nor loaded nor leased.
+    std::erase_if(covers, [&](const Cover& cover) {
+      const Object& object = index_.object(cover.object);
+      return cover.valid > 0 ? object.first + cover.valid <= ticket.have.every : object.end == ticket.have.end;
+    });
     for (const Cover& cover : covers) {
       const Object& object = index_.object(cover.object);
-      if (cover.valid > 0 && object.first + cover.valid <= ticket.have.every) continue;
-      if (cover.valid == 0 && object.end == ticket.have.end) continue;
       const Tier tier = object.highest();
       point.tier = std::max(point.tier, tier);
       visible += static_cast<double>(object.bytes) / space.speeds.load[index(tier)];
@@ -254,6 +257,15 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
   std::sort(choices.begin(), choices.end(), [](const Choice& a, const Choice& b) { return a.seconds < b.seconds; });
   touch(path, kNil, now);
   bool room_made = false;
+  const auto still_there = [&](const Choice& choice) {
+    std::size_t on_nvme = 0;
+    for (const Cover& cover : choice.covers) {
+      const Object& object = index_.object(cover.object);
+      if (object.state != ObjectState::visible) return false;
+      if (object.highest() == Tier::nvme) ++on_nvme;
+    }
+    return on_nvme == choice.to_load.size();  // none left memory since they were listed
+  };
   for (const Choice& choice : choices) {
     if (choice.seconds >= from_zero && !only_ready) break;
     if (only_ready && choice.bytes > 0) continue;
@@ -263,12 +275,7 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
       return;
     }
     // Making room for a deeper choice may have evicted what this one needs.
-    const bool still_there = std::all_of(choice.covers.begin(), choice.covers.end(), [&](const Cover& cover) {
-      const Object& object = index_.object(cover.object);
-      const bool to_load = std::find(choice.to_load.begin(), choice.to_load.end(), cover.object) != choice.to_load.end();
-      return object.state == ObjectState::visible && (object.highest() < Tier::nvme || (to_load && object.in(Tier::nvme)));
-    });
-    if (!still_there && room_made) continue;
+    if (room_made && !still_there(choice)) continue;
     for (const Cover& cover : choice.covers) hold(cover.object, now);
     const auto put_back = [&] {
       for (const Cover& cover : choice.covers) unhold(cover.object, now);
@@ -405,10 +412,12 @@ Result<const Lease*> CacheImpl::acquire(ClientIx client, const TicketName& name,
     return fail(Errc::busy, "this ticket is leased deeper already: release it and begin anew");
   }
   if (ticket->lost) return fail(Errc::closed, "the ticket is lost: compute it");
+  // What it had at begin is not held here: if it has lost some since, the depth is planned anew.
+  const bool lost_some = have.every < ticket->have.every || have.end != ticket->have.end;
   ticket->have = have;
   ticket->want_lease = true;
   ticket->hold = HoldKind::lease;
-  if (ticket->chosen > at_most || ticket->loading > 0 || ticket->held.empty()) {
+  if (lost_some || ticket->chosen > at_most || ticket->loading > 0 || ticket->held.empty()) {
     plan(*ticket, std::min(at_most, ticket->at_most), true, false, now);
   } else {
     make_lease(*ticket, now);
@@ -533,8 +542,7 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
       answer.grant = GrantKind::exists;
       return answer;
     }
-    const auto open = std::find_if(slots_.begin(), slots_.end(), [&](const Slot& s) { return s.open && s.object == same; });
-    if (open == slots_.end() || now - open->granted < options_.reservation_age) {
+    if (now - residents_[same].reserved < options_.reservation_age) {
       answer.grant = GrantKind::in_flight;
       return answer;
     }
@@ -574,6 +582,7 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   resident.shards = group.shards;
   resident.home = home;
   resident.domain = ticket.domain_number;
+  resident.reserved = now;
   if (ticket.chain.position() > want.end) ticket.chain = IdChain();
   ticket.chain.advance(ticket.tokens, ticket.marks, want.end);
   resident.id = object_id({space.fingerprint, space.generation, space.trust_domain, ticket.domain, want.group, want.first, want.end},
@@ -596,9 +605,9 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
     slot.shard = shard;
     slot.client = client;
     slot.ticket = ticket.name;
-    slot.granted = now;
     ++slot.generation;
     slot.open = true;
+    resident.slots.push_back(s);
     ++ticket.open_slots;
     answer.slot = std::uint64_t{slot.generation} << 32U | s;
     clients_[client].slots.insert(answer.slot);
@@ -629,6 +638,8 @@ Result<std::vector<SlotGrant>> CacheImpl::reserve(ClientIx client, const TicketN
 void CacheImpl::close_slot(std::uint32_t s) {
   Slot& slot = slots_[s];
   slot.open = false;
+  auto& of_object = residents_[slot.object].slots;
+  of_object.erase(std::find(of_object.begin(), of_object.end(), s));
   clients_[slot.client].slots.erase(std::uint64_t{slot.generation} << 32U | s);
   if (Ticket* ticket = find_ticket(slot.ticket); ticket != nullptr) --ticket->open_slots;
   free_slots_.push_back(s);
@@ -693,7 +704,7 @@ void CacheImpl::appear(ObjectIx o, Instant now) {
       return other != ix && that.group == object.group && that.first == object.first && that.end == object.end && that.state == ObjectState::visible;
     });
     if (superseded) {
-      discard_unborn(ix, Reason::superseded, now);
+      discard_unborn(ix, now);
       continue;
     }
     object.state = ObjectState::visible;
@@ -719,45 +730,29 @@ void CacheImpl::appear(ObjectIx o, Instant now) {
       for (ObjectIx other : shorter) drop_everywhere(other, Reason::replaced, now);
     }
     if (!object.full) continue;
-    // Children are in this node, or in those below it, up to where the next cell ends.
-    std::vector<NodeIx> stack{object.node};
-    while (!stack.empty()) {
-      const Node& node = index_.node(stack.back());
-      stack.pop_back();
-      for (ObjectIx child : node.objects) {
-        const Object& that = index_.object(child);
-        if (that.state == ObjectState::committed && std::find(that.parents.begin(), that.parents.end(), ix) != that.parents.end()) ready.push_back(child);
-      }
-      const std::uint32_t reach = object.end + spaces_[object.space].spec.groups[object.group].block_tokens;
-      if (node.end >= reach) continue;
-      for (NodeIx c = node.first_child; c != kNil; c = index_.node(c).next_sibling) stack.push_back(c);
+    for (ObjectIx child : children_of(ix)) {
+      if (index_.object(child).state == ObjectState::committed) ready.push_back(child);
     }
   }
 }
 
 /// Takes back an object that never became visible, and what waited for it.
-void CacheImpl::discard_unborn(ObjectIx o, Reason reason, Instant now) {
+void CacheImpl::discard_unborn(ObjectIx o, Instant now) {
   Resident& resident = residents_[o];
   Object& object = index_.object(o);
   SC_ASSERT(object.state == ObjectState::writing || object.state == ObjectState::committed);
-  for (std::uint32_t s = 0; s < slots_.size() && object.state == ObjectState::writing; ++s) {
-    if (slots_[s].open && slots_[s].object == o) close_slot(s);
-  }
+  while (!resident.slots.empty()) close_slot(resident.slots.back());
   space_of(resident.home).free(resident.runs[index(resident.home)]);
-  std::vector<ObjectIx> waiting;
-  for (ObjectIx ix = 0; object.full && object.holds > 0 && ix < index_.object_slots(); ++ix) {
-    const Object& that = index_.object(ix);
-    if ((that.state == ObjectState::writing || that.state == ObjectState::committed) && std::find(that.parents.begin(), that.parents.end(), o) != that.parents.end()) waiting.push_back(ix);
-  }
+  // What hangs on it was never visible either.
+  const std::vector<ObjectIx> waiting = object.holds > 0 ? children_of(o) : std::vector<ObjectIx>{};
   for (ObjectIx child : waiting) {
-    if (index_.object(child).state != ObjectState::free) discard_unborn(child, reason, now);
+    if (index_.object(child).state != ObjectState::free) discard_unborn(child, now);
   }
   for (ObjectIx parent : index_.object(o).parents) {
     if (parent != kNil) unhold(parent, now);
   }
   residents_[o] = Resident{};
   index_.remove_object(o);
-  static_cast<void>(reason);
 }
 
 bool CacheImpl::abandon(ClientIx client, SlotId id, Instant now) {
@@ -765,7 +760,7 @@ bool CacheImpl::abandon(ClientIx client, SlotId id, Instant now) {
   if (s >= slots_.size() || !slots_[s].open || slots_[s].generation != id >> 32U) return false;
   if (slots_[s].client != client && clients_[slots_[s].client].member.engine != clients_.at(client).member.engine) return false;
   const TicketName name = slots_[s].ticket;
-  discard_unborn(slots_[s].object, Reason::removed, now);
+  discard_unborn(slots_[s].object, now);
   if (Ticket* ticket = find_ticket(name); ticket != nullptr) maybe_end(*ticket, now);
   return true;
 }
@@ -810,7 +805,7 @@ void CacheImpl::end_ticket(const TicketName& name, Instant now) {
   let_go(*ticket, now);
   for (ClientIx client : ticket->joined) clients_[client].tickets.erase(name);
   for (std::uint32_t s = 0; ticket->open_slots > 0 && s < slots_.size(); ++s) {
-    if (slots_[s].open && slots_[s].ticket == name) discard_unborn(slots_[s].object, Reason::client_died, now);
+    if (slots_[s].open && slots_[s].ticket == name) discard_unborn(slots_[s].object, now);
   }
   const NodeIx anchor = ticket->anchor.node;
   tickets_.erase(name);

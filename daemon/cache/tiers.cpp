@@ -46,7 +46,7 @@ std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now) {
 bool CacheImpl::droppable(ObjectIx o, Tier tier) const {
   const Object& object = index_.object(o);
   for (std::size_t t = index(tier) + 1; t < kTiers; ++t) {
-    if ((std::uint32_t{object.tiers} >> t & 1U) != 0) return true;
+    if (object.in(t)) return true;
   }
   const Tier lower = below(tier);
   if (lower == Tier::none || options_.policy.demotion == Demotion::never) return true;
@@ -97,11 +97,8 @@ void CacheImpl::drop_copy(ObjectIx o, Tier tier, Reason reason, Instant now) {
   Object& object = index_.object(o);
   Resident& resident = residents_[o];
   const std::uint64_t bytes = object.bytes;
-  const bool was_backed = tier != Tier::nvme && (std::uint32_t{object.tiers} >> (index(tier) + 1U)) != 0;
-  const Tier above = object.highest();
   index_.leave(o, tier);
   --object_count_[index(tier)];
-  if (was_backed) backed_bytes_[index(tier)] -= bytes;
   if (tier == Tier::nvme) {
     freeing_bytes_ += bytes_of(resident.disk);
     deleting_.runs.emplace_back(resident.path, std::move(resident.disk));
@@ -113,12 +110,6 @@ void CacheImpl::drop_copy(ObjectIx o, Tier tier, Reason reason, Instant now) {
     resident.prefetched = resident.prefetched && tier != Tier::host;
     space_of(tier).free(resident.runs[index(tier)]);
     resident.runs[index(tier)].clear();
-  }
-  // A copy above that was backed by this one alone is dirty again.
-  if (above < tier) {
-    for (std::size_t t = index(above); t < index(tier); ++t) {
-      if ((std::uint32_t{object.tiers} >> t & 1U) != 0 && (std::uint32_t{object.tiers} >> (t + 1U)) == 0) backed_bytes_[t] -= bytes;
-    }
   }
   ++counters_.evicted[index(tier)][static_cast<std::size_t>(reason)];
   const NodeIx node = object.node;
@@ -147,23 +138,32 @@ void CacheImpl::drop_everywhere(ObjectIx o, Reason reason, Instant now) {
   }
 }
 
+std::vector<ObjectIx> CacheImpl::children_of(ObjectIx o) const {
+  const Object& parent = index_.object(o);
+  std::vector<ObjectIx> out;
+  if (!parent.full) return out;
+  // A child begins or ends within the next cell, in this node or in one below it.
+  const std::uint32_t reach = parent.end + spaces_[parent.space].spec.groups[parent.group].block_tokens;
+  std::vector<NodeIx> stack{parent.node};
+  while (!stack.empty()) {
+    const Node& node = index_.node(stack.back());
+    stack.pop_back();
+    for (ObjectIx ix : node.objects) {
+      const auto& parents = index_.object(ix).parents;
+      if (std::find(parents.begin(), parents.end(), o) != parents.end()) out.push_back(ix);
+    }
+    if (node.end >= reach) continue;
+    for (NodeIx c = node.first_child; c != kNil; c = index_.node(c).next_sibling) stack.push_back(c);
+  }
+  return out;
+}
+
 void CacheImpl::forget_below(ObjectIx o, Reason reason, Instant now) {
   std::vector<ObjectIx> list{o};
+  std::unordered_set<ObjectIx> seen{o};
   for (std::size_t i = 0; i < list.size(); ++i) {
-    const ObjectIx above = list[i];
-    if (!index_.object(above).full) continue;
-    std::vector<NodeIx> stack{index_.object(above).node};
-    const std::uint32_t reach = index_.object(above).end + kBlockTokensMax;
-    while (!stack.empty()) {
-      const Node& node = index_.node(stack.back());
-      stack.pop_back();
-      for (ObjectIx ix : node.objects) {
-        const Object& that = index_.object(ix);
-        if (std::find(that.parents.begin(), that.parents.end(), above) == that.parents.end()) continue;
-        if (std::find(list.begin(), list.end(), ix) == list.end()) list.push_back(ix);
-      }
-      if (node.end >= reach) continue;
-      for (NodeIx c = node.first_child; c != kNil; c = index_.node(c).next_sibling) stack.push_back(c);
+    for (ObjectIx child : children_of(list[i])) {
+      if (seen.insert(child).second) list.push_back(child);
     }
   }
   kill(list, reason, now);
@@ -179,7 +179,7 @@ void CacheImpl::kill(const std::vector<ObjectIx>& list, Reason reason, Instant n
   std::sort(order.begin(), order.end(), deeper);
   for (ObjectIx o : order) {
     const ObjectState state = index_.object(o).state;
-    if (state == ObjectState::writing || state == ObjectState::committed) discard_unborn(o, reason, now);
+    if (state == ObjectState::writing || state == ObjectState::committed) discard_unborn(o, now);
     if (state == ObjectState::visible) index_.object(o).state = ObjectState::dead;
   }
   for (ObjectIx o : order) bury(o, reason, now);
@@ -206,7 +206,7 @@ void CacheImpl::hold(ObjectIx o, Instant now) {
   SC_ASSERT(object.state != ObjectState::free);
   if (object.holds++ > 0) return;
   for (std::size_t t = 0; t < kTiers; ++t) {
-    if ((std::uint32_t{object.tiers} >> t & 1U) != 0) held_bytes_[t] += object.bytes;
+    if (object.in(t)) held_bytes_[t] += object.bytes;
   }
   // The tail of a node speaks for it; a held object in the middle changes nothing.
   if (index_.node(object.node).objects.back() == o || object.need == Need::end) requeue(object.node, now);
@@ -217,7 +217,7 @@ void CacheImpl::unhold(ObjectIx o, Instant now) {
   SC_ASSERT(object.holds > 0);
   if (--object.holds > 0) return;
   for (std::size_t t = 0; t < kTiers; ++t) {
-    if ((std::uint32_t{object.tiers} >> t & 1U) != 0) held_bytes_[t] -= object.bytes;
+    if (object.in(t)) held_bytes_[t] -= object.bytes;
   }
   if (object.state == ObjectState::dead) {
     bury(o, Reason::invalidated, now);
@@ -226,18 +226,12 @@ void CacheImpl::unhold(ObjectIx o, Instant now) {
   if (object.state == ObjectState::visible) requeue(object.node, now);
 }
 
-/// An object is in a tier from now on: ledgers, and what it backs.
+/// An object is in a tier from now on.
 void CacheImpl::entered(ObjectIx o, Tier tier, Instant now) {
   Object& object = index_.object(o);
-  const std::uint8_t before = object.tiers;
   index_.enter(o, tier);
   ++object_count_[index(tier)];
   if (object.holds > 0) held_bytes_[index(tier)] += object.bytes;
-  if ((std::uint32_t{before} >> (index(tier) + 1U)) != 0 && tier != Tier::nvme) backed_bytes_[index(tier)] += object.bytes;
-  for (std::size_t t = 0; t < index(tier); ++t) {
-    const bool backed_before = (std::uint32_t{before} >> (t + 1U)) != 0;
-    if ((std::uint32_t{before} >> t & 1U) != 0 && !backed_before) backed_bytes_[t] += object.bytes;
-  }
   requeue(object.node, now);
 }
 

@@ -378,7 +378,7 @@ bool CacheImpl::rows_of(WriteBatch& batch, CatalogBatch& rows, Instant now) {
     Resident& resident = residents_[o];
     const bool parents = std::all_of(object.parents.begin(), object.parents.end(), [&](ObjectIx p) { return p == kNil || on_disk_or_coming(p); });
     if (!parents || object.state != ObjectState::visible) {
-      abandon_write(o, Reason::parents_missing, now);
+      abandon_write(o, now);
       continue;
     }
     SpaceInfo& space = spaces_[object.space];
@@ -431,8 +431,7 @@ bool CacheImpl::rows_of(WriteBatch& batch, CatalogBatch& rows, Instant now) {
 }
 
 /// It stays in memory, dirty as before; its space on the drive was never named by a row.
-void CacheImpl::abandon_write(ObjectIx o, Reason reason, Instant now) {
-  static_cast<void>(reason);
+void CacheImpl::abandon_write(ObjectIx o, Instant now) {
   Resident& resident = residents_[o];
   disks_[resident.path].free(resident.disk);
   resident.disk.clear();
@@ -448,7 +447,7 @@ void CacheImpl::abandon_write(ObjectIx o, Reason reason, Instant now) {
 
 void CacheImpl::finish_batch(WriteBatch& batch, bool ok, Instant now) {
   if (!ok) {
-    for (ObjectIx o : batch.objects) abandon_write(o, batch.reason, now);
+    for (ObjectIx o : batch.objects) abandon_write(o, now);
     return;
   }
   for (ObjectIx o : batch.objects) {
@@ -460,7 +459,7 @@ void CacheImpl::finish_batch(WriteBatch& batch, bool ok, Instant now) {
       deleting_.runs.emplace_back(resident.path, std::move(resident.disk));
       deleting_rows_.push_back({object.space + 1, resident.number});
       resident.disk.clear();
-      abandon_write(o, Reason::parents_missing, now);
+      abandon_write(o, now);
       continue;
     }
     resident.writing_behind = false;

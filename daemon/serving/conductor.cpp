@@ -100,9 +100,7 @@ Result<AttachedClient> Conductor::attach(const NamespaceSpec& spec, MemberInfo m
   }
   const NamespaceIx ns = cache_->namespace_of(out.client);
   out.name = cache_->display_name(ns);
-  for (const NamespaceStatus& status : cache_->namespaces()) {
-    if (status.ix == ns) out.generation = status.generation;
-  }
+  out.generation = cache_->generation(ns);
   by_ix_.emplace(out.client, client.get());
   clients_.push_back(std::move(client));
   ++stats_.attached;

@@ -1,5 +1,5 @@
-// Random engines against the real cache over in-memory twins: after every step all ledgers add up, a lease
-// covers its prefix without a gap, and capacity is never exceeded.
+// Random engines against the real cache over in-memory twins: after every request all ledgers add up, a lease
+// covers its prefix without a gap, and capacity was never exceeded.
 
 #include "base/prng.hpp"
 #include "daemon/cache/cache.hpp"
@@ -8,7 +8,8 @@
 #include "tiers/nvme/sim_disk.hpp"
 
 #include <gtest/gtest.h>
-#include <map>
+#include <optional>
+#include <tuple>
 
 namespace statecached {
 namespace {
@@ -70,8 +71,11 @@ struct World {
     return tokens;
   }
 
-  void check_lease(const Lease& lease) {
-    std::uint32_t covered = 0;
+  void check_lease(const Lease& lease, std::uint32_t have) {
+    // What the engine has is not leased: the first piece follows it, or begins inside it.
+    const auto kv = std::find_if(lease.pieces.begin(), lease.pieces.end(), [](const Piece& piece) { return piece.group == 0; });
+    std::uint32_t covered = kv != lease.pieces.end() ? kv->first : std::min(have, lease.tokens);
+    EXPECT_LE(covered, have);
     bool state = lease.tokens == 0;
     for (const Piece& piece : lease.pieces) {
       if (piece.group == 1) {
@@ -90,6 +94,8 @@ struct World {
     const TicketName name{prng.next() | 1U, prng.next()};
     BeginRequest request;
     request.tokens = tokens;
+    // Now and then the engine has some of it itself.
+    if (prng.chance(0.2)) request.have = {static_cast<std::uint32_t>(prng.below(tokens.size() + 1)), 0};
     request.hold = prng.chance(0.7) ? HoldKind::lease : HoldKind::soft;
     const auto answer = cache->begin(client, name, request, clock.now());
     ASSERT_TRUE(answer.has_value());
@@ -97,13 +103,13 @@ struct World {
     for (std::uint64_t i = 0; i < waits; ++i) step();
     std::uint32_t from = 0;
     if (const Lease* lease = cache->lease(name); lease != nullptr) {
-      check_lease(*lease);
+      check_lease(*lease, request.have.every);
       EXPECT_LT(lease->tokens, tokens.size());
       from = lease->tokens;
     } else if (prng.chance(0.8)) {
-      const auto got = cache->acquire(client, name, kUnknown, {}, clock.now());
+      const auto got = cache->acquire(client, name, kUnknown, request.have, clock.now());
       ASSERT_TRUE(got.has_value());
-      check_lease(**got);
+      check_lease(**got, request.have.every);
       from = (*got)->tokens;
     }
     std::vector<WantItem> wants;
@@ -162,6 +168,9 @@ TEST_P(RandomEngines, LedgersAddUpAfterEveryRequest) {
       const auto audit = world.cache->audit();
       ASSERT_TRUE(audit.has_value()) << "request " << i << ": " << audit.error().message();
       if (testing::Test::HasFailure()) return;
+    }
+    for (const Tier tier : {Tier::device, Tier::host, Tier::nvme}) {
+      EXPECT_LE(world.cache->tier(tier).peak, world.cache->tier(tier).capacity);
     }
     EXPECT_EQ(world.cache->tickets(), 0U);
     EXPECT_GT(world.cache->counters().hit_tokens[0] + world.cache->counters().hit_tokens[1] + world.cache->counters().hit_tokens[2], 0U);
