@@ -114,6 +114,7 @@ class ClientChannel {
   [[nodiscard]] bool take(Completion& completion, std::vector<std::byte>& payload);
   [[nodiscard]] bool has_completions() const noexcept;
   /// Sleeps until a completion may be there, the timeout passed or poke(): true if one is there.
+  /// May return early with false (a ring for what was taken already): callers wait in a loop.
   bool wait(Nanos timeout) noexcept { return wait(timeout, bell()); }
   /// As above, and returns at once if the bell rang since `seen` was read: what another thread took or
   /// poked in between is not slept over.
