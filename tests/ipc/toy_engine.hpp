@@ -81,6 +81,7 @@ class ToyEngine {
     if (!session_.reserve(*ticket, wants)) return -1;
     const auto slots = session_.wait_slots(*ticket, kPatience);
     if (!slots) return -1;
+    const std::vector<std::uint64_t> chain = chains(tokens);
     std::vector<statecache::Filled> filled;
     int stored = 0;
     grants.clear();
@@ -88,7 +89,7 @@ class ToyEngine {
       grants.push_back(slot.grant);
       if (slot.grant == statecache::Grant::exists) ++stored;
       if (slot.grant != statecache::Grant::granted) continue;
-      write(slot.where, payload(tokens, slot.group, slot.first, slot.end));
+      write(slot.where, payload(chain, slot.group, slot.first, slot.end));
       filled.push_back({slot.id, 0});
       ++stored;
     }
@@ -120,8 +121,9 @@ class ToyEngine {
     out.ok = true;
     out.tokens = lease->tokens;
     out.pieces = std::move(lease->pieces);
+    const std::vector<std::uint64_t> chain = chains(tokens);
     for (const statecache::Piece& piece : out.pieces)
-      out.ok = out.ok && check(tokens, piece);
+      out.ok = out.ok && check(chain, piece);
     out.ok = out.ok && covers(out);
     return out;
   }
@@ -132,12 +134,14 @@ class ToyEngine {
   }
 
   std::vector<statecache::Grant> grants;  ///< of the last store()
+  std::vector<statecache::Mark> marks;    ///< of every prompt from now on
 
  private:
   [[nodiscard]] statecache::Ask ask(const Tokens& tokens) const {
     statecache::Ask out;
     out.tokens = tokens;
     out.domain = domain_;
+    out.marks = marks;
     return out;
   }
 
@@ -152,11 +156,13 @@ class ToyEngine {
     return state && kv == r.tokens;
   }
 
-  static std::uint64_t chain(const Tokens& tokens, std::uint32_t end) {
-    std::uint64_t hash = 1469598103934665603ULL;
-    for (std::uint32_t i = 0; i < end; ++i)
-      hash = (hash ^ tokens[i]) * 1099511628211ULL + 1;
-    return hash;
+  /// A number for each prefix: [i] stands for the first i tokens.
+  static std::vector<std::uint64_t> chains(const Tokens& tokens) {
+    std::vector<std::uint64_t> out{1469598103934665603ULL};
+    out.reserve(tokens.size() + 1);
+    for (const statecache::Token token : tokens)
+      out.push_back((out.back() ^ token) * 1099511628211ULL + 1);
+    return out;
   }
 
   static void fill(std::vector<std::byte>& out, std::uint64_t seed, std::size_t bytes) {
@@ -166,17 +172,17 @@ class ToyEngine {
     }
   }
 
-  static std::vector<std::byte> payload(const Tokens& tokens,
+  static std::vector<std::byte> payload(const std::vector<std::uint64_t>& chain,
                                         std::uint16_t group,
                                         std::uint32_t first,
                                         std::uint32_t end) {
     std::vector<std::byte> out;
     if (group == 1) {
-      fill(out, chain(tokens, end) ^ 0x5a5a, kStateBytes);
+      fill(out, chain[end] ^ 0x5a5a, kStateBytes);
       return out;
     }
     for (std::uint32_t i = first; i < end; ++i)
-      fill(out, chain(tokens, i + 1), kTokenBytes);
+      fill(out, chain[i + 1], kTokenBytes);
     return out;
   }
 
@@ -190,9 +196,10 @@ class ToyEngine {
     }
   }
 
-  static bool check(const Tokens& tokens, const statecache::Piece& piece) {
+  static bool check(const std::vector<std::uint64_t>& chain,
+                    const statecache::Piece& piece) {
     const std::uint32_t end = piece.group == 1 ? piece.first : piece.first + piece.valid;
-    const std::vector<std::byte> want = payload(tokens, piece.group, piece.first, end);
+    const std::vector<std::byte> want = payload(chain, piece.group, piece.first, end);
     std::size_t at = 0;
     for (const statecache::Extent& extent : piece.where) {
       const std::size_t part = std::min(extent.bytes, want.size() - at);
