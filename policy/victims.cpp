@@ -68,7 +68,12 @@ void Victims::place(NodeIx node, std::uint8_t at) {
   }
 }
 
-void Victims::put(NodeIx node, Lane lane, double efficiency, std::uint64_t bytes, Instant last_use, Instant now) {
+void Victims::put(const Candidate& candidate, Instant now) {
+  const NodeIx node = candidate.node;
+  const Lane lane = candidate.lane;
+  const double efficiency = candidate.efficiency;
+  const std::uint64_t bytes = candidate.bytes;
+  const Instant last_use = candidate.last_use;
   if (node >= entries_.size()) entries_.resize(node + 1U);
   const auto target = static_cast<std::uint8_t>(static_cast<std::uint8_t>(lane) * kAges + age_of(last_use, now));
   Entry& entry = entries_[node];

@@ -6,8 +6,7 @@
 // Two lanes: `clean` segments can be given up at once (backed by a lower tier, or not worth a copy there),
 // `dirty` ones must be written first.
 
-#include "base/time.hpp"
-#include "policy/index.hpp"
+#include "policy/eviction.hpp"
 
 #include <array>
 #include <cstdint>
@@ -15,22 +14,17 @@
 
 namespace statecached {
 
-enum class Lane : std::uint8_t { clean = 0, dirty = 1 };
-
-class Victims {
+class Victims final : public EvictionPolicy {
  public:
   /// by_age: least recently used first, efficiency ignored (the `lru` policy).
   explicit Victims(bool by_age) : by_age_(by_age) {}
 
-  /// Adds or moves a node. `efficiency`: seconds that losing it would add to its next hit, a byte freed.
-  /// `bytes`: what giving it up would free, for bytes().
-  void put(NodeIx node, Lane lane, double efficiency, std::uint64_t bytes, Instant last_use, Instant now);
-  void erase(NodeIx node);
-  /// What the nodes of this lane would free, all together.
-  [[nodiscard]] std::uint64_t bytes(Lane lane) const noexcept { return bytes_[static_cast<std::size_t>(lane)]; }
-  /// The node of least keep value; kNil when the lane is empty.
-  [[nodiscard]] NodeIx best(Lane lane, Instant now);
-  [[nodiscard]] bool contains(NodeIx node) const noexcept {
+  void put(const Candidate& candidate, Instant now) override;
+  void erase(NodeIx node) override;
+  [[nodiscard]] std::uint64_t bytes(Lane lane) const noexcept override { return bytes_[static_cast<std::size_t>(lane)]; }
+  /// The node of least keep value.
+  [[nodiscard]] NodeIx best(Lane lane, Instant now) override;
+  [[nodiscard]] bool contains(NodeIx node) const noexcept override {
     return node < entries_.size() && entries_[node].bucket != kNone;
   }
 

@@ -48,8 +48,9 @@ CacheImpl::CacheImpl(CacheOptions options, CacheSeams seams, CacheListener* list
       listener_(listener),
       device_(options.device_bytes),
       host_(options.host_bytes),
-      victims_{Victims(options.policy.name == PolicyName::lru), Victims(options.policy.name == PolicyName::lru),
-               Victims(options.policy.name == PolicyName::lru)} {
+      traits_(traits_of(options.policy.name)),
+      victims_{make_eviction(options.policy, Tier::device), make_eviction(options.policy, Tier::host),
+               make_eviction(options.policy, Tier::nvme)} {
   SC_ASSERT(options_.device_bytes > 0 || options_.host_bytes > 0);
   SC_ASSERT(seams_.disks.empty() == (seams_.catalog == nullptr));
   SC_ASSERT(seams_.disks.empty() || options_.host_bytes > 0);

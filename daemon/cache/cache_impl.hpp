@@ -10,7 +10,7 @@
 #include "policy/index.hpp"
 #include "policy/resume.hpp"
 #include "policy/score.hpp"
-#include "policy/victims.hpp"
+#include "policy/eviction.hpp"
 #include "tiers/space.hpp"
 
 #include <deque>
@@ -253,7 +253,8 @@ class CacheImpl {
   std::vector<Resident> residents_;
   Space device_, host_;
   std::vector<Space> disks_;
-  std::array<Victims, kTiers> victims_;
+  PolicyTraits traits_;
+  std::array<std::unique_ptr<EvictionPolicy>, kTiers> victims_;
   std::vector<SpaceInfo> spaces_;
   std::vector<ClientInfo> clients_;
   std::unordered_map<TicketName, Ticket> tickets_;

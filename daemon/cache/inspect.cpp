@@ -1,4 +1,5 @@
 #include "daemon/cache/cache_impl.hpp"
+#include "policy/victims.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>

@@ -170,7 +170,7 @@ Result<const Answer*> CacheImpl::refresh(ClientIx client, const TicketName& name
 
 void CacheImpl::touch(const std::vector<NodeIx>& path, NodeIx deepest, Instant now) {
   // Marconi refreshes what was used, and closure protects its ancestors; LRU refreshes the whole path.
-  if (options_.policy.name == PolicyName::lru) {
+  if (traits_.refresh_path) {
     for (NodeIx node : path) {
       index_.node(node).last_use = now;
       requeue(node, now);
@@ -315,7 +315,7 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
       for (ObjectIx o : choice.to_load) loads_[o].waiters.push_back(ticket.name);
       start_loads(ticket, fresh, now);
     }
-    if (ticket.chosen > 0 && options_.policy.name == PolicyName::marconi) touch(path, index_.node_at(here.node, ticket.chosen), now);
+    if (ticket.chosen > 0 && !traits_.refresh_path) touch(path, index_.node_at(here.node, ticket.chosen), now);
     break;
   }
   if (ticket.want_lease && ticket.loading == 0) make_lease(ticket, now);

@@ -30,7 +30,7 @@ bool CacheImpl::allocate(Tier tier, std::uint64_t bytes, bool contiguous, PageRu
 
 std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now) {
   std::uint64_t freed = 0;
-  Victims& victims = victims_[index(tier)];
+  EvictionPolicy& victims = *victims_[index(tier)];
   while (freed < bytes) {
     const NodeIx node = victims.best(Lane::clean, now);
     if (node == kNil) break;
@@ -58,7 +58,7 @@ bool CacheImpl::droppable(ObjectIx o, Tier tier) const {
 bool CacheImpl::next_victim(NodeIx ix, Tier tier, ObjectIx& victim) const {
   const Node& node = index_.node(ix);
   if (!node.alive || node.in_tier[index(tier)] == 0) return false;
-  const bool whole = options_.policy.name == PolicyName::lru;
+  const bool whole = traits_.whole_nodes;
   if (whole) {
     int looked = 0;
     for (NodeIx c = node.first_child; c != kNil && looked < 8; c = index_.node(c).next_sibling, ++looked) {
@@ -251,7 +251,7 @@ SegmentTerms CacheImpl::terms(NodeIx ix, Tier tier) const {
 void CacheImpl::requeue(NodeIx ix, Instant now) {
   for (const Tier tier : {Tier::device, Tier::host, Tier::nvme}) {
     if (!present(tier)) continue;
-    Victims& victims = victims_[index(tier)];
+    EvictionPolicy& victims = *victims_[index(tier)];
     ObjectIx victim = kNil;
     if (!next_victim(ix, tier, victim)) {
       victims.erase(ix);
@@ -259,9 +259,9 @@ void CacheImpl::requeue(NodeIx ix, Instant now) {
     }
     const Node& node = index_.node(ix);
     const Lane lane = tier == Tier::nvme || droppable(victim, tier) ? Lane::clean : Lane::dirty;
-    const double efficiency = options_.policy.name == PolicyName::lru ? 0 : terms(ix, tier).efficiency();
+    const double efficiency = traits_.wants_terms ? terms(ix, tier).efficiency() : 0;
     const std::uint64_t bytes = node.kv_bytes[index(tier)] + node.state_bytes[index(tier)];
-    victims.put(ix, lane, efficiency, bytes, node.last_use, now);
+    victims.put({ix, lane, efficiency, bytes, node.last_use}, now);
   }
 }
 

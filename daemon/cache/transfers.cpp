@@ -488,12 +488,12 @@ void CacheImpl::write_behind(Instant now) {
     std::vector<ObjectIx> objects;
     std::uint64_t bytes = 0;
     while (bytes < kBatchBytes) {
-      const std::uint64_t ready = host_.available() + victims_[h].bytes(Lane::clean) + moving_bytes_[h] + bytes;
+      const std::uint64_t ready = host_.available() + victims_[h]->bytes(Lane::clean) + moving_bytes_[h] + bytes;
       if (ready >= wanted && !through) break;
-      const NodeIx node = victims_[h].best(Lane::dirty, now);
+      const NodeIx node = victims_[h]->best(Lane::dirty, now);
       if (node == kNil) break;
       const std::vector<ObjectIx> path = dirty_path(node);
-      victims_[h].erase(node);
+      victims_[h]->erase(node);
       taken.push_back(node);
       if (path.empty()) continue;
       const SegmentTerms value = segment_terms(index_, node, Tier::host, false, spaces_[index_.node(node).space].spec.cost,
@@ -524,8 +524,8 @@ void CacheImpl::copy_down(Instant now) {
   if (!present(Tier::device) || !present(Tier::host) || options_.policy.demotion == Demotion::never) return;
   const std::size_t d = index(Tier::device);
   const auto wanted = static_cast<std::uint64_t>(options_.policy.clean_share * static_cast<double>(device_.capacity()));
-  while (device_.available() + victims_[d].bytes(Lane::clean) + moving_bytes_[d] < wanted) {
-    const NodeIx node = victims_[d].best(Lane::dirty, now);
+  while (device_.available() + victims_[d]->bytes(Lane::clean) + moving_bytes_[d] < wanted) {
+    const NodeIx node = victims_[d]->best(Lane::dirty, now);
     if (node == kNil) return;
     std::uint64_t started = 0;
     // Its ancestors too: what comes down can go on to NVMe only behind them.
@@ -558,7 +558,7 @@ void CacheImpl::copy_down(Instant now) {
       op.tag = add_job(std::move(job));
       copy_backlog_.push_back(std::move(op));
     }
-    victims_[d].erase(node);
+    victims_[d]->erase(node);
     requeue(node, now);
     if (started == 0) return;
   }

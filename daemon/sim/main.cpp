@@ -113,8 +113,11 @@ Result<std::vector<Run>> plan(const Arguments& a, const NamespaceSpec& spec) {
         SC_ASSIGN(common.host_bytes, capacity(host));
         for (const std::string& nvme : a.nvme) {
           SC_ASSIGN(common.nvme_bytes, capacity(nvme));
-          if (common.host_bytes == 0) {
-            return fail(Errc::invalid_argument, "name --host: the other tiers load and write through it");
+          if (common.host_bytes == 0 && common.device_bytes == 0) {
+            return fail(Errc::invalid_argument, "name --device or --host: there is nowhere to keep anything");
+          }
+          if (common.host_bytes == 0 && common.nvme_bytes != 0) {
+            return fail(Errc::invalid_argument, "name --host: NVMe loads and writes through it");
           }
           runs.push_back({policy, common});
         }

@@ -1,0 +1,57 @@
+#pragma once
+// How a full tier chooses what goes first. The cache keeps, for each tier, every segment that could give
+// something up there in one EvictionPolicy and asks it for the best; what the segment then gives up
+// (its checkpoints, its KV from the tail, or all of it) is the cache's.
+//
+// One tier of one cache each; one thread; no clock (time comes in).
+
+#include "base/time.hpp"
+#include "policy/index.hpp"
+#include "policy/options.hpp"
+
+#include <cstdint>
+#include <memory>
+
+namespace statecached {
+
+/// clean: can be given up at once (backed by a lower tier, or not worth a copy there); dirty: must be
+/// written first.
+enum class Lane : std::uint8_t { clean = 0, dirty = 1 };
+
+/// A segment as a victim.
+struct Candidate {
+  NodeIx node = kNil;
+  Lane lane = Lane::clean;
+  double efficiency = 0;      ///< seconds that losing it would add to its next hit, a byte freed
+  std::uint64_t bytes = 0;    ///< what it holds in the tier, for bytes()
+  Instant last_use{};
+};
+
+class EvictionPolicy {
+ public:
+  EvictionPolicy() = default;
+  EvictionPolicy(const EvictionPolicy&) = delete;
+  EvictionPolicy& operator=(const EvictionPolicy&) = delete;
+  virtual ~EvictionPolicy() = default;
+
+  /// Adds or moves a node.
+  virtual void put(const Candidate& candidate, Instant now) = 0;
+  virtual void erase(NodeIx node) = 0;
+  [[nodiscard]] virtual bool contains(NodeIx node) const noexcept = 0;
+  /// What the nodes of this lane hold, all together.
+  [[nodiscard]] virtual std::uint64_t bytes(Lane lane) const noexcept = 0;
+  /// The node that should go first; kNil when the lane is empty.
+  [[nodiscard]] virtual NodeIx best(Lane lane, Instant now) = 0;
+};
+
+/// What the cache must know of a policy beside its choice.
+struct PolicyTraits {
+  bool whole_nodes = false;    ///< a node goes with all it holds, children first; else state first, then KV
+  bool refresh_path = false;   ///< a request refreshes every node it passes; else the one it resumed from
+  bool wants_terms = true;     ///< Candidate::efficiency is used
+};
+[[nodiscard]] PolicyTraits traits_of(PolicyName name) noexcept;
+
+[[nodiscard]] std::unique_ptr<EvictionPolicy> make_eviction(const PolicyOptions& options, Tier tier);
+
+}  // namespace statecached
