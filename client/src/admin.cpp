@@ -37,7 +37,7 @@ wire::AdminMessage message_of(std::string_view command, std::span<const std::str
 
 Result<std::string> admin(std::string_view socket_path, std::string_view command,
                           std::span<const std::string> arguments, std::span<const std::uint32_t> tokens,
-                          std::chrono::milliseconds timeout) {
+                          std::chrono::milliseconds timeout) noexcept {
   const SteadyTime deadline = deadline_after(timeout);
   const auto socket = send_command(socket_path, message_of(command, arguments, tokens), timeout);
   if (!socket) return to_status(socket.error());
@@ -50,7 +50,7 @@ Result<std::string> admin(std::string_view socket_path, std::string_view command
 
 Status admin_stream(std::string_view socket_path, std::string_view command, std::span<const std::string> arguments,
                     std::span<const std::uint32_t> tokens, const std::function<bool(std::string_view json)>& each,
-                    std::chrono::milliseconds idle) {
+                    std::chrono::milliseconds idle) noexcept {
   const auto socket = send_command(socket_path, message_of(command, arguments, tokens), idle);
   if (!socket) return to_status(socket.error());
   while (true) {

@@ -124,7 +124,7 @@ base::Result<> open_session(Session::Impl& out, std::string_view path, const Mem
 }  // namespace
 
 Result<Session> Session::attach(std::string_view socket, const NamespaceSpec& spec, const Member& member,
-                                Micros timeout) {
+                                Micros timeout) noexcept {
   auto impl = std::make_unique<Impl>();
   impl->spec = to_base(spec);
   impl->shards = member.shard;

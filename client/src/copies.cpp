@@ -40,7 +40,7 @@ Status check_flags(std::size_t memory, std::size_t ok) {
 
 }  // namespace
 
-Status Session::read_into(TicketId id, std::span<const Memory> memory, Micros timeout, std::span<bool> ok) const {
+Status Session::read_into(TicketId id, std::span<const Memory> memory, Micros timeout, std::span<bool> ok) const noexcept {
   if (Status status = check_flags(memory.size(), ok.size()); !status) return status;
   std::fill(ok.begin(), ok.end(), false);
   const auto lease = wait_lease(id, timeout);
@@ -58,7 +58,7 @@ Status Session::read_into(TicketId id, std::span<const Memory> memory, Micros ti
   return {};
 }
 
-Status Session::write_from(TicketId id, std::span<const Memory> memory, Micros timeout, std::span<bool> ok) {
+Status Session::write_from(TicketId id, std::span<const Memory> memory, Micros timeout, std::span<bool> ok) noexcept {
   if (Status status = check_flags(memory.size(), ok.size()); !status) return status;
   std::fill(ok.begin(), ok.end(), false);
   if (memory.empty()) return {};

@@ -158,6 +158,33 @@ void Session::Impl::give_back(std::span<const Slot> slots) {
   if (channel.post(record, std::span(&part, 1))) counters.returned += ids.size();
 }
 
+Result<TicketId> Session::Impl::post_begin(Parts parts, Hold hold) {
+  const TicketId id = add_ticket(random_name());
+  Ticket& ticket = *find(id);
+  ticket.lease_wanted = hold == Hold::lease;
+  wire::Request record;
+  record.op = static_cast<std::uint16_t>(wire::Op::begin);
+  if (Status sent = post_for(id, ticket, record, parts); !sent) {
+    // post_for may have drained, which never adds or removes another ticket than one that ended.
+    Ticket& unsent = *find(id);
+    unsent.finished = unsent.released = true;
+    forget_if_done(id);
+    return sent;
+  }
+  return id;
+}
+
+Status Session::Impl::check_keys(std::span<const Digest> keys) const {
+  if (!keyed()) return failure(Errc::invalid_argument, "this namespace is addressed by tokens");
+  if (keys.size() >= kUnknown) return failure(Errc::invalid_argument, "more keys than a record can count");
+  for (const Digest& key : keys) {
+    if (std::any_of(key.begin() + spec.key_bytes, key.end(), [](std::byte b) { return b != std::byte{0}; })) {
+      return failure(Errc::invalid_argument, "a key with bytes that are not zero after its key_bytes");
+    }
+  }
+  return {};
+}
+
 Answer Session::Impl::judged(const Ticket& ticket, Have have) const {
   Answer out = ticket.answer;
   if (down_) {

@@ -68,7 +68,7 @@ struct InternalReserve {
   std::vector<Slot> slots;
 };
 
-class Session::Impl {
+class STATECACHE_LOCAL Session::Impl {
  public:
   using Lock = std::unique_lock<std::mutex>;
   using Parts = std::span<const std::span<const std::byte>>;
@@ -93,6 +93,11 @@ class Session::Impl {
   Status post(wire::Request record, Parts parts, Pending pending);
   /// As above for a ticket; keeps its counts.
   Status post_for(TicketId id, Ticket& ticket, wire::Request record, Parts parts);
+  /// A ticket of its own for a begin with this payload.
+  Result<TicketId> post_begin(Parts parts, Hold hold);
+  [[nodiscard]] bool keyed() const noexcept { return spec.addressing == base::Addressing::keys; }
+  /// Keys for a namespace that is addressed by keys, each zero from key_bytes on.
+  [[nodiscard]] Status check_keys(std::span<const Digest> keys) const;
   /// Null: no such ticket.
   [[nodiscard]] Ticket* find(TicketId id);
   TicketId add_ticket(const base::TicketName& name);

@@ -35,6 +35,22 @@ wire::Request request_of(wire::Op op) {
   return out;
 }
 
+wire::BeginArgs begin_args(const Domain& domain, const Limits& limits) {
+  wire::BeginArgs args;
+  args.domain.adapter = to_base(domain.adapter);
+  args.domain.salt = to_base(domain.salt);
+  args.have_every = limits.have.every;
+  args.have_end = limits.have.end;
+  args.keep_back = limits.keep_back;
+  args.at_most = limits.at_most;
+  args.deadline_us =
+      static_cast<std::uint32_t>(std::clamp<std::int64_t>(limits.deadline.count(), 0, std::int64_t{kUnknown} - 1));
+  args.members = limits.members;
+  args.hold = static_cast<std::uint8_t>(limits.hold);
+  args.priority = limits.priority;
+  return args;
+}
+
 template <class T>
 Status check_count(std::span<const T> items) {
   if (items.size() < kUnknown) return {};
@@ -66,7 +82,7 @@ Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 Session::~Session() = default;
 
-bool Session::connected() const {
+bool Session::connected() const noexcept {
   Impl::Lock lock;
   return impl_->enter(lock).ok();
 }
@@ -78,7 +94,7 @@ bool Session::writable() const noexcept {
   return std::ranges::any_of(impl_->arenas, [](const ArenaMap& arena) { return arena.writable; });
 }
 
-Counters Session::counters() const {
+Counters Session::counters() const noexcept {
   Impl::Lock lock;
   // Also after the daemon's end: what was counted stays true.
   if (impl_->forked()) return {};
@@ -88,14 +104,13 @@ Counters Session::counters() const {
 
 // ---- find -----------------------------------------------------------------------------------------
 
-Result<TicketId> Session::begin(const Ask& ask, const Limits& limits) {
+Result<TicketId> Session::begin(const Ask& ask, const Limits& limits) noexcept {
+  if (impl_->keyed()) return failure(Errc::invalid_argument, "this namespace is addressed by keys: begin(KeyRun)");
   if (Status ok = check_count(ask.tokens); !ok) return ok;
   if (Status ok = check_count(ask.marks); !ok) return ok;
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
-  wire::BeginArgs args;
-  args.domain.adapter = to_base(ask.domain.adapter);
-  args.domain.salt = to_base(ask.domain.salt);
+  wire::BeginArgs args = begin_args(ask.domain, limits);
   if (ask.parent != 0) {
     const Ticket* parent = impl_->find(ask.parent);
     if (parent == nullptr) return failure(Errc::not_found, "no such parent ticket");
@@ -104,39 +119,32 @@ Result<TicketId> Session::begin(const Ask& ask, const Limits& limits) {
   }
   args.tokens = static_cast<std::uint32_t>(ask.tokens.size());
   args.marks = static_cast<std::uint32_t>(ask.marks.size());
-  args.have_every = limits.have.every;
-  args.have_end = limits.have.end;
-  args.keep_back = limits.keep_back;
-  args.at_most = limits.at_most;
-  args.deadline_us =
-      static_cast<std::uint32_t>(std::clamp<std::int64_t>(limits.deadline.count(), 0, std::int64_t{kUnknown} - 1));
-  args.members = limits.members;
-  args.hold = static_cast<std::uint8_t>(limits.hold);
-  args.priority = limits.priority;
   const std::vector<base::Mark> marks = to_base(ask.marks);
   const std::array<std::span<const std::byte>, 3> parts{
       bytes_of(std::span<const wire::BeginArgs>(&args, 1)), std::as_bytes(ask.tokens),
       bytes_of(std::span<const base::Mark>(marks))};
-  const TicketId id = impl_->add_ticket(impl_->random_name());
-  Ticket& ticket = *impl_->find(id);
-  ticket.lease_wanted = limits.hold == Hold::lease;
-  if (Status sent = impl_->post_for(id, ticket, request_of(wire::Op::begin), parts); !sent) {
-    // post_for may have drained, which never adds or removes another ticket than one that ended.
-    Ticket& unsent = *impl_->find(id);
-    unsent.finished = unsent.released = true;
-    impl_->forget_if_done(id);
-    return sent;
+  return impl_->post_begin(parts, limits.hold);
+}
+
+Result<TicketId> Session::begin(const KeyRun& run, const Limits& limits) noexcept {
+  if (Status ok = impl_->check_keys(run.keys); !ok) return ok;
+  const std::optional<Digest>& parent = run.parent;
+  if (parent) {
+    if (Status ok = impl_->check_keys(std::span(&*parent, 1)); !ok) return ok;
   }
-  return id;
+  Impl::Lock lock;
+  if (Status in = impl_->enter(lock); !in) return in;
+  wire::BeginArgs args = begin_args(run.domain, limits);
+  args.parent_tokens = run.first_token;
+  args.tokens = static_cast<std::uint32_t>(run.keys.size());
+  args.marks = parent ? 1 : 0;
+  const std::array<std::span<const std::byte>, 3> parts{
+      bytes_of(std::span<const wire::BeginArgs>(&args, 1)), std::as_bytes(run.keys),
+      parent ? std::as_bytes(std::span(&*parent, 1)) : std::span<const std::byte>{}};
+  return impl_->post_begin(parts, limits.hold);
 }
 
-Result<TicketId> Session::begin(const KeyRun& run, const Limits& limits) {
-  static_cast<void>(run);
-  static_cast<void>(limits);
-  return failure(Errc::unsupported, "this version serves token namespaces only");
-}
-
-Answer Session::poll(TicketId id, Have have) const {
+Answer Session::poll(TicketId id, Have have) const noexcept {
   Impl::Lock lock;
   static_cast<void>(impl_->enter(lock).ok());
   if (impl_->forked()) return lost_answer();
@@ -144,7 +152,7 @@ Answer Session::poll(TicketId id, Have have) const {
   return ticket == nullptr ? lost_answer() : impl_->judged(*ticket, have);
 }
 
-Answer Session::wait(TicketId id, Micros timeout, Have have) const {
+Answer Session::wait(TicketId id, Micros timeout, Have have) const noexcept {
   Impl::Lock lock;
   static_cast<void>(impl_->enter(lock).ok());
   if (impl_->forked()) return lost_answer();
@@ -160,7 +168,7 @@ Answer Session::wait(TicketId id, Micros timeout, Have have) const {
   return ticket == nullptr ? lost_answer() : impl_->judged(*ticket, have);
 }
 
-Status Session::refresh(std::span<const TicketId> ids) {
+Status Session::refresh(std::span<const TicketId> ids) noexcept {
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
   Status first;
@@ -173,7 +181,7 @@ Status Session::refresh(std::span<const TicketId> ids) {
   return first;
 }
 
-Status Session::acquire(TicketId id, std::uint32_t at_most, Have have) {
+Status Session::acquire(TicketId id, std::uint32_t at_most, Have have) noexcept {
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
   Ticket* ticket = impl_->find(id);
@@ -190,7 +198,7 @@ Status Session::acquire(TicketId id, std::uint32_t at_most, Have have) {
 
 // ---- read -----------------------------------------------------------------------------------------
 
-Result<TicketRef> Session::ref(TicketId id) const {
+Result<TicketRef> Session::ref(TicketId id) const noexcept {
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
   const Ticket* ticket = impl_->find(id);
@@ -198,7 +206,7 @@ Result<TicketRef> Session::ref(TicketId id) const {
   return TicketRef{ticket->name.low, ticket->name.high};
 }
 
-Result<TicketId> Session::join(const TicketRef& ref) {
+Result<TicketId> Session::join(const TicketRef& ref) noexcept {
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
   const base::TicketName name{ref.low, ref.high};
@@ -219,7 +227,7 @@ Result<TicketId> Session::join(const TicketRef& ref) {
   return id;
 }
 
-Result<Lease> Session::wait_lease(TicketId id, Micros timeout) const {
+Result<Lease> Session::wait_lease(TicketId id, Micros timeout) const noexcept {
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
   const auto settled = [&] {
@@ -235,7 +243,7 @@ Result<Lease> Session::wait_lease(TicketId id, Micros timeout) const {
   return ticket->lease;
 }
 
-Result<std::vector<Piece>> Session::pieces(TicketId id) const {
+Result<std::vector<Piece>> Session::pieces(TicketId id) const noexcept {
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
   const Ticket* ticket = impl_->find(id);
@@ -247,7 +255,8 @@ Result<std::vector<Piece>> Session::pieces(TicketId id) const {
 // ---- grow and save --------------------------------------------------------------------------------
 
 Status Session::append(TicketId id, std::span<const Token> tokens, std::span<const Mark> marks,
-                       std::uint32_t computed) {
+                       std::uint32_t computed) noexcept {
+  if (impl_->keyed()) return failure(Errc::invalid_argument, "this namespace is addressed by keys: append_keys");
   if (Status ok = check_count(tokens); !ok) return ok;
   if (Status ok = check_count(marks); !ok) return ok;
   Impl::Lock lock;
@@ -264,7 +273,20 @@ Status Session::append(TicketId id, std::span<const Token> tokens, std::span<con
   return impl_->post_for(id, *ticket, record, parts);
 }
 
-Status Session::reserve(TicketId id, std::span<const Want> wants) {
+Status Session::append_keys(TicketId id, std::span<const Digest> keys, std::uint32_t computed) noexcept {
+  if (Status ok = impl_->check_keys(keys); !ok) return ok;
+  Impl::Lock lock;
+  if (Status in = impl_->enter(lock); !in) return in;
+  Ticket* ticket = impl_->find(id);
+  if (ticket == nullptr) return no_ticket();
+  wire::Request record = request_of(wire::Op::append);
+  record.a = static_cast<std::uint32_t>(keys.size());
+  record.b = computed;
+  const auto part = std::as_bytes(keys);
+  return impl_->post_for(id, *ticket, record, std::span(&part, 1));
+}
+
+Status Session::reserve(TicketId id, std::span<const Want> wants) noexcept {
   if (Status ok = check_count(wants); !ok) return ok;
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
@@ -286,7 +308,7 @@ Status Session::reserve(TicketId id, std::span<const Want> wants) {
   return impl_->post_for(id, *ticket, record, std::span(&part, 1));
 }
 
-Result<std::vector<Slot>> Session::slots(TicketId id) const {
+Result<std::vector<Slot>> Session::slots(TicketId id) const noexcept {
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
   const Ticket* ticket = impl_->find(id);
@@ -294,7 +316,7 @@ Result<std::vector<Slot>> Session::slots(TicketId id) const {
   return ticket->slots;
 }
 
-Result<std::vector<Slot>> Session::wait_slots(TicketId id, Micros timeout) {
+Result<std::vector<Slot>> Session::wait_slots(TicketId id, Micros timeout) noexcept {
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
   const auto settled = [&] {
@@ -312,7 +334,7 @@ Result<std::vector<Slot>> Session::wait_slots(TicketId id, Micros timeout) {
   return out;
 }
 
-Status Session::commit(std::span<const Filled> filled) {
+Status Session::commit(std::span<const Filled> filled) noexcept {
   if (filled.empty()) return {};
   if (Status ok = check_count(filled); !ok) return ok;
   Impl::Lock lock;
@@ -326,7 +348,7 @@ Status Session::commit(std::span<const Filled> filled) {
   return impl_->post(record, std::span(&part, 1), Pending{wire::Op::commit, 0});
 }
 
-Status Session::abandon(std::span<const SlotId> slots) {
+Status Session::abandon(std::span<const SlotId> slots) noexcept {
   if (slots.empty()) return {};
   if (Status ok = check_count(slots); !ok) return ok;
   Impl::Lock lock;
@@ -337,7 +359,7 @@ Status Session::abandon(std::span<const SlotId> slots) {
   return impl_->post(record, std::span(&part, 1), Pending{wire::Op::abandon, 0});
 }
 
-Status Session::taint(TicketId id) {
+Status Session::taint(TicketId id) noexcept {
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
   Ticket* ticket = impl_->find(id);
@@ -347,7 +369,7 @@ Status Session::taint(TicketId id) {
 
 // ---- end ------------------------------------------------------------------------------------------
 
-Status Session::finish(TicketId id, const Report& report) {
+Status Session::finish(TicketId id, const Report& report) noexcept {
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
   Ticket* ticket = impl_->find(id);
@@ -365,7 +387,7 @@ Status Session::finish(TicketId id, const Report& report) {
   return {};
 }
 
-Status Session::release(TicketId id) {
+Status Session::release(TicketId id) noexcept {
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
   Ticket* ticket = impl_->find(id);
@@ -378,7 +400,7 @@ Status Session::release(TicketId id) {
   return {};
 }
 
-Status Session::cancel(TicketId id) {
+Status Session::cancel(TicketId id) noexcept {
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
   Ticket* ticket = impl_->find(id);
@@ -391,7 +413,7 @@ Status Session::cancel(TicketId id) {
   return {};
 }
 
-Status Session::invalidate() {
+Status Session::invalidate() noexcept {
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
   return impl_->post(request_of(wire::Op::invalidate), {}, Pending{wire::Op::invalidate, 0});
@@ -399,7 +421,7 @@ Status Session::invalidate() {
 
 // ---- order ----------------------------------------------------------------------------------------
 
-Status Session::settle(TicketId id, Micros timeout) {
+Status Session::settle(TicketId id, Micros timeout) noexcept {
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
   const auto settled = [&] {
@@ -414,7 +436,7 @@ Status Session::settle(TicketId id, Micros timeout) {
   return std::exchange(ticket->first_error, Status{});
 }
 
-Status Session::drain(Micros timeout) {
+Status Session::drain(Micros timeout) noexcept {
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
   // Up to here: what other threads post meanwhile is not waited for.

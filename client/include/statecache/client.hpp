@@ -11,9 +11,11 @@
 // belongs to the daemon's arena and stays mapped as long as the Session lives.
 // Fork: a Session is of no use in a forked child, every call there fails with Errc::closed.
 // The daemon's end: every ticket answers State::lost, every call Errc::closed, at once; attach anew.
+// Exceptions: none leave this library; out of memory ends the process.
 // Errors that any function may give, and that are not repeated below: closed; busy (the ring is full;
 // nothing was sent); not_found (no such ticket).
 
+#include "statecache/export.hpp"
 #include "statecache/status.hpp"
 
 #include <array>
@@ -47,7 +49,8 @@ struct Group {
   Need need = Need::every;
   std::uint32_t block_tokens = 64;  ///< ignored for Need::end
   std::uint32_t window = 0;         ///< tokens, for Need::last
-  std::uint32_t lookahead = 0;      ///< good for resuming so many tokens before its end
+  std::uint32_t lookahead = 0;      ///< an object that ends at e serves resuming at e - lookahead (drafts that
+                                    ///< look ahead); its bytes depend on tokens [0, e)
   std::uint64_t max_bytes = 0;      ///< largest payload of one shard of one object
   std::uint16_t shards = 1;
   bool contiguous = false;          ///< one shard must lie in one Extent
@@ -73,8 +76,8 @@ struct NamespaceSpec {
   std::uint32_t checkpoints_per_chunk = 0;  ///< 0: no limit
   Cost cost;
   Addressing addressing = Addressing::tokens;
-  std::uint32_t tokens_per_key = 0;
-  std::uint8_t key_bytes = 0;
+  std::uint32_t tokens_per_key = 0;         ///< keyed only: one key stands for so many tokens
+  std::uint8_t key_bytes = 0;               ///< keyed only: 16 to 32
 };
 
 /// This process within the engine. Processes with the same `engine` may share tickets.
@@ -122,11 +125,14 @@ struct Ask {
   TicketId parent = 0;               ///< its first parent_tokens come before `tokens`; 0: none
   std::uint32_t parent_tokens = 0;
 };
-/// One key a page.
+/// One key a page, each chained over all before it. Positions of the ticket are tokens of the sequence, from
+/// first_token on; where that is not known, tokens from the beginning of the run. What comes before the run
+/// is taken to be in the engine: points tell what of the run itself is there.
 struct KeyRun {
-  std::span<const Digest> keys;
-  std::optional<Digest> parent;
-  std::uint32_t first_token = kUnknown;
+  std::span<const Digest> keys;         ///< key_bytes of each, the rest zero; read before begin() returns
+  std::optional<Digest> parent;         ///< the key before the first; none: the run begins the sequence
+                                        ///< (first_token 0), or the engine does not know
+  std::uint32_t first_token = kUnknown; ///< a multiple of tokens_per_key; kUnknown: the engine does not know
   Domain domain;
 };
 
@@ -230,7 +236,7 @@ struct Counters {
   std::uint64_t returned = 0;   ///< granted slots that nobody was left to fill, given back
 };
 
-class Session {
+class STATECACHE_API Session {
  public:
   class Impl;
 
@@ -238,7 +244,7 @@ class Session {
   /// allows it, else read-only. `timeout` limits the wait for the daemon's reply. Errors: not_found (no such
   /// socket), permission, invalid_argument (the spec; the text says what), version, no_space, timeout.
   static Result<Session> attach(std::string_view socket, const NamespaceSpec& spec, const Member& member,
-                                Micros timeout = std::chrono::seconds(10));
+                                Micros timeout = std::chrono::seconds(10)) noexcept;
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;
   Session(const Session&) = delete;
@@ -247,87 +253,90 @@ class Session {
   ~Session();
 
   /// False once the daemon's end was seen. Looks at the socket every few milliseconds at most.
-  [[nodiscard]] bool connected() const;
+  [[nodiscard]] bool connected() const noexcept;
   /// The namespace as people see it: its name, or name@first-8-hex where that is ambiguous.
   [[nodiscard]] const std::string& name() const noexcept;
   [[nodiscard]] std::uint64_t epoch() const noexcept;    ///< of the daemon's run
   [[nodiscard]] bool writable() const noexcept;          ///< slots can be written in place
-  [[nodiscard]] Counters counters() const;
+  [[nodiscard]] Counters counters() const noexcept;
 
   // ---- find ----
   /// Posts one record with the tokens. The ticket answers State::pending until the daemon has matched.
   /// Errors: invalid_argument (more tokens than the ring's area holds; use parent and append).
-  Result<TicketId> begin(const Ask& ask, const Limits& limits = {});
-  /// Errors: unsupported; this version serves token namespaces only.
-  Result<TicketId> begin(const KeyRun& run, const Limits& limits = {});
+  Result<TicketId> begin(const Ask& ask, const Limits& limits = {}) noexcept;
+  /// The same for a namespace that is addressed by keys. Limits::keep_back does not count there: keys name
+  /// whole pages of a prompt that goes on.
+  Result<TicketId> begin(const KeyRun& run, const Limits& limits = {}) noexcept;
   /// The latest answer, without a round trip. Depths that the engine itself has (`have`: the lesser of
   /// its parts, as far as the namespace has such groups) are left out: best and usable are 0 unless deeper.
   /// An unknown ticket answers State::lost.
-  [[nodiscard]] Answer poll(TicketId ticket, Have have = {}) const;
+  [[nodiscard]] Answer poll(TicketId ticket, Have have = {}) const noexcept;
   /// As poll, once the state is ready, failed or lost, or the time is over. A refresh is waited for.
-  [[nodiscard]] Answer wait(TicketId ticket, Micros timeout, Have have = {}) const;
+  [[nodiscard]] Answer wait(TicketId ticket, Micros timeout, Have have = {}) const noexcept;
   /// Matches again: what others stored since. Errors: the first that failed; the others were sent.
-  Status refresh(std::span<const TicketId> tickets);
+  Status refresh(std::span<const TicketId> tickets) noexcept;
   /// Asks to lease the deepest ready depth of at most `at_most` tokens, and to drop the rest. What is
   /// still loading is not waited for. The lease comes by wait_lease.
-  Status acquire(TicketId ticket, std::uint32_t at_most = kUnknown, Have have = {});
+  Status acquire(TicketId ticket, std::uint32_t at_most = kUnknown, Have have = {}) noexcept;
 
   // ---- read ----
   /// Plain bytes to give to other processes of the engine.
-  Result<TicketRef> ref(TicketId ticket) const;
+  Result<TicketRef> ref(TicketId ticket) const noexcept;
   /// Becomes a member of the ticket; its lease, when there is one, comes by wait_lease.
   /// A name that the daemon does not know shows as State::lost.
-  Result<TicketId> join(const TicketRef& ref);
+  Result<TicketId> join(const TicketRef& ref) noexcept;
   /// The lease that begin(Hold::lease), acquire or join asked for. Errors: timeout; what the daemon
   /// refused acquire with; not_found when the ticket was lost; invalid_argument when none was asked for.
-  Result<Lease> wait_lease(TicketId ticket, Micros timeout) const;
+  Result<Lease> wait_lease(TicketId ticket, Micros timeout) const noexcept;
   /// The same without waiting. Errors: busy while there is none.
-  Result<std::vector<Piece>> pieces(TicketId ticket) const;
+  Result<std::vector<Piece>> pieces(TicketId ticket) const noexcept;
   /// Waits for the lease and copies pieces into the caller's memory. ok[i] is false where there is no such
   /// piece or memory[i] is smaller than it; nothing is copied there. `ok` has memory's size.
-  Status read_into(TicketId ticket, std::span<const Memory> memory, Micros timeout, std::span<bool> ok) const;
+  Status read_into(TicketId ticket, std::span<const Memory> memory, Micros timeout, std::span<bool> ok) const noexcept;
 
   // ---- grow and save ----
   /// The sequence goes on with these tokens; the state of the first `computed` of all is computed
   /// (kUnknown: all).
   Status append(TicketId ticket, std::span<const Token> tokens, std::span<const Mark> marks = {},
-                std::uint32_t computed = kUnknown);
+                std::uint32_t computed = kUnknown) noexcept;
+  /// The same with the keys of further pages, in a namespace that is addressed by keys.
+  Status append_keys(TicketId ticket, std::span<const Digest> keys, std::uint32_t computed = kUnknown) noexcept;
   /// Asks for space: all shards of an object or none. The answers come by wait_slots.
-  Status reserve(TicketId ticket, std::span<const Want> wants);
+  Status reserve(TicketId ticket, std::span<const Want> wants) noexcept;
   /// Answered and not yet taken by wait_slots.
-  Result<std::vector<Slot>> slots(TicketId ticket) const;
+  Result<std::vector<Slot>> slots(TicketId ticket) const noexcept;
   /// Waits until every reserve of this ticket is answered, and takes the answers: one a want, in order.
   /// With nothing outstanding it returns what is there. Errors: timeout (nothing is taken); what the
   /// daemon refused a reserve with.
-  Result<std::vector<Slot>> wait_slots(TicketId ticket, Micros timeout);
+  Result<std::vector<Slot>> wait_slots(TicketId ticket, Micros timeout) noexcept;
   /// These slots are written; an object becomes visible when all its shards are. Needs no ticket.
   /// Refusals (the reservation was too old, or invalidated) are counted, see counters().
-  Status commit(std::span<const Filled> filled);
+  Status commit(std::span<const Filled> filled) noexcept;
   /// These slots will not be written any more. Only after own traffic into them has ended.
-  Status abandon(std::span<const SlotId> slots);
+  Status abandon(std::span<const SlotId> slots) noexcept;
   /// Reserves, waits for the slots, copies and commits, for memory[i] of exactly the object's payload.
   /// ok[i]: committed (counters() tells refusals), or stored already. `ok` has memory's size.
-  Status write_from(TicketId ticket, std::span<const Memory> memory, Micros timeout, std::span<bool> ok);
+  Status write_from(TicketId ticket, std::span<const Memory> memory, Micros timeout, std::span<bool> ok) noexcept;
   /// The tokens no longer determine the state (context shift): nothing more is stored under the ticket.
-  Status taint(TicketId ticket);
+  Status taint(TicketId ticket) noexcept;
 
   // ---- end: each may be repeated, and is Ok for a ticket that has ended ----
   /// No more appends and reserves; slots that were granted may still be committed. Of a joined ticket
   /// only the local handle is meant: the member that began it finishes it.
-  Status finish(TicketId ticket, const Report& report = {});
+  Status finish(TicketId ticket, const Report& report = {}) noexcept;
   /// This member reads no more. With finish, the end of the handle.
-  Status release(TicketId ticket);
+  Status release(TicketId ticket) noexcept;
   /// Stops loading; then as finish and release.
-  Status cancel(TicketId ticket);
+  Status cancel(TicketId ticket) noexcept;
   /// New weights: nothing that is stored so far is found again. Leases stay readable.
-  Status invalidate();
+  Status invalidate() noexcept;
 
   // ---- order ----
   /// Waits until all that was posted for the ticket is answered. Errors: timeout; else the first thing the
   /// daemon refused since the last settle.
-  Status settle(TicketId ticket, Micros timeout);
+  Status settle(TicketId ticket, Micros timeout) noexcept;
   /// Waits until everything posted by this Session is answered. Errors: timeout.
-  Status drain(Micros timeout);
+  Status drain(Micros timeout) noexcept;
 
  private:
   explicit Session(std::unique_ptr<Impl> impl) noexcept;
