@@ -176,7 +176,7 @@ TEST(Session, RefusalsAreToldAndCounted) {
   EXPECT_EQ(session.settle(*ticket, 20s).code, Errc::invalid_argument);
   EXPECT_TRUE(session.settle(*ticket, 20s)) << "told once";
   EXPECT_EQ(session.counters().errors, 3U);
-  EXPECT_EQ(session.begin(KeyRun{}).status().code, Errc::unsupported);
+  EXPECT_EQ(session.begin(KeyRun{}).status().code, Errc::invalid_argument);
   EXPECT_EQ(session.begin({.tokens = {}, .marks = {}, .domain = {}, .parent = 99}).status().code, Errc::not_found);
   EXPECT_EQ(session.begin({.tokens = prompt(20'000), .marks = {}, .domain = {}}).status().code, Errc::invalid_argument);
 }
