@@ -25,6 +25,8 @@ struct Candidate {
   double efficiency = 0;      ///< seconds that losing it would add to its next hit, a byte freed
   std::uint64_t bytes = 0;    ///< what it holds in the tier, for bytes()
   Instant last_use{};
+  std::uint64_t used = 0;     ///< logical time of its last use
+  std::uint32_t hits = 0;     ///< requests that resumed from it
 };
 
 class EvictionPolicy {
@@ -40,15 +42,21 @@ class EvictionPolicy {
   [[nodiscard]] virtual bool contains(NodeIx node) const noexcept = 0;
   /// What the nodes of this lane hold, all together.
   [[nodiscard]] virtual std::uint64_t bytes(Lane lane) const noexcept = 0;
+  /// Logical time: the cache's count of lookups, insertions and evictions.
+  virtual void tick(std::uint64_t used) { static_cast<void>(used); }
   /// The node that should go first; kNil when the lane is empty.
   [[nodiscard]] virtual NodeIx best(Lane lane, Instant now) = 0;
 };
 
 /// What the cache must know of a policy beside its choice.
 struct PolicyTraits {
-  bool whole_nodes = false;    ///< a node goes with all it holds, children first; else state first, then KV
+  /// A node goes with all it holds, and only when nothing lies below it in the tier (else: its checkpoints
+  /// first, whatever lies below, then its KV from the tail). Room is made for all of a batch at once.
+  bool whole_nodes = false;
+  bool single_child = false;   ///< with whole_nodes: above a single child the checkpoint alone goes
   bool refresh_path = false;   ///< a request refreshes every node it passes; else the one it resumed from
-  bool wants_terms = true;     ///< Candidate::efficiency is used
+  enum class Terms : std::uint8_t { none, seconds, paper };
+  Terms terms = Terms::seconds;  ///< what Candidate::efficiency is
 };
 [[nodiscard]] PolicyTraits traits_of(PolicyName name) noexcept;
 

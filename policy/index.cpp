@@ -169,6 +169,7 @@ NodeIx Index::split(Position position) {
   upper.symbols = lower.symbols;
   upper.symbols_offset = lower.symbols_offset;
   upper.last_use = lower.last_use;
+  upper.used = lower.used;
   upper.created = lower.created;
   upper.hits = lower.hits;
   lower.symbols_offset += position.at - lower.start;
@@ -254,7 +255,8 @@ void Index::remove_object(ObjectIx ix) {
   Object& object = objects_[ix];
   SC_ASSERT(object.state != ObjectState::free && object.tiers == 0 && object.holds == 0);
   Node& node = nodes_[object.node];
-  node.objects.erase(std::find(node.objects.begin(), node.objects.end(), ix));
+  const auto from = static_cast<std::ptrdiff_t>(first_ending(node, object.end));
+  node.objects.erase(std::find(node.objects.begin() + from, node.objects.end(), ix));
   const NodeIx at = object.node;
   object = Object{};
   free_objects_.push_back(ix);
@@ -309,6 +311,12 @@ bool Index::may_leave(const Object& object, Tier tier) const noexcept {
     if (object.dependents[t] != 0) return false;
   }
   return true;
+}
+
+std::size_t Index::first_ending(const Node& node, std::uint32_t end) const noexcept {
+  const auto it = std::lower_bound(node.objects.begin(), node.objects.end(), end,
+                                   [&](ObjectIx ix, std::uint32_t value) { return objects_[ix].end < value; });
+  return static_cast<std::size_t>(it - node.objects.begin());
 }
 
 ObjectIx Index::find(NodeIx node, std::uint16_t group, std::uint32_t first, std::uint32_t end) const {

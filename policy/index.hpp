@@ -64,6 +64,7 @@ struct Node {
   std::array<std::uint32_t, kTiers> in_tier{};  ///< objects of it in each tier
   std::array<std::uint64_t, kTiers> kv_bytes{}, state_bytes{};  ///< of those, padded
   Instant last_use{};
+  std::uint64_t used = 0;            ///< logical time of that use (counts lookups, insertions, evictions)
   Instant created{};
   std::uint32_t hits = 0;
   std::optional<IdChain> chain;      ///< over the path down to round_down(end, kChainStep)
@@ -137,6 +138,8 @@ class Index {
   void enter(ObjectIx ix, Tier tier);
   void leave(ObjectIx ix, Tier tier);
   [[nodiscard]] bool may_leave(const Object& object, Tier tier) const noexcept;
+  /// Position in the node's list of its first object that ends at `end` or later.
+  [[nodiscard]] std::size_t first_ending(const Node& node, std::uint32_t end) const noexcept;
   /// The object of this group that covers exactly [first, end), on the path to `node`. Any state.
   [[nodiscard]] ObjectIx find(NodeIx node, std::uint16_t group, std::uint32_t first, std::uint32_t end) const;
   /// A visible block of this group and cell that covers at least [first, to), on any path through

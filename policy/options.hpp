@@ -1,10 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 namespace statecached {
 
-enum class PolicyName : std::uint8_t { marconi, lru };
+/// marconi: ours. marconi_paper: the paper's additive score. lru: the paper's baseline.
+enum class PolicyName : std::uint8_t { marconi, lru, marconi_paper };
 
 /// Where checkpoints are wished for. paper: the branch point a request reveals, and the end of the
 /// sequence. marconi: also the last grid point before the prompt's end.
@@ -19,6 +21,7 @@ enum class NvmeWrite : std::uint8_t { behind, through };
 
 struct PolicyOptions {
   PolicyName name = PolicyName::marconi;
+  std::optional<double> alpha;      ///< weight of efficiency in marconi_paper's score; none: tuned
   Admission admission = Admission::marconi;
   Demotion demotion = Demotion::priced;
   NvmeWrite nvme_write = NvmeWrite::behind;

@@ -50,4 +50,19 @@ SegmentTerms segment_terms(const Index& index, NodeIx ix, Tier tier, bool lower,
   return terms;
 }
 
+double paper_efficiency(const Index& index, NodeIx ix, Tier tier, const NamespaceSpec& spec, bool has_end_groups) {
+  const Node& node = index.node(ix);
+  const std::uint64_t state = node.state_bytes[statecached::index(tier)];
+  if (has_end_groups && state == 0) return 0;
+  NodeIx above = node.parent;
+  while (has_end_groups && above != kNil && !has_state(index.node(above))) above = index.node(above).parent;
+  const std::uint32_t from = above == kNil ? 0 : index.node(above).end;
+  double bytes = static_cast<double>(state);
+  for (const Group& group : spec.groups) {
+    if (group.need != Need::every) continue;
+    bytes += static_cast<double>(group.max_bytes) * group.shards / group.block_tokens * node.end;
+  }
+  return spec.cost.flops(from, node.end) / std::max(bytes, 1.0);
+}
+
 }  // namespace statecached

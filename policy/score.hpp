@@ -22,4 +22,8 @@ struct SegmentTerms {
 /// Terms of giving up in `tier` what this node has there. `lower`: it has copies below this tier.
 [[nodiscard]] SegmentTerms segment_terms(const Index& index, NodeIx node, Tier tier, bool lower, const Cost& cost, bool has_end_groups, const Speeds& speeds);
 
+/// The paper's efficiency (marconi.md 3.4): FLOPs since the nearest ancestor that has a checkpoint, over the bytes
+/// of one checkpoint and the KV of the whole path. 0 where nothing can resume.
+[[nodiscard]] double paper_efficiency(const Index& index, NodeIx node, Tier tier, const NamespaceSpec& spec, bool has_end_groups);
+
 }  // namespace statecached

@@ -1,7 +1,8 @@
 #pragma once
-// The inside of Cache. One class, in five files by what they do:
+// The inside of Cache. One class, in six files by what they do:
 //   requests.cpp   clients, tickets, leases, reservations
 //   tiers.cpp      space, victims, dropping copies
+//   nodes.cpp      what policies that work node by node need
 //   transfers.cpp  loads, write-behind, copies down, catalog batches, flush, verify
 //   recovery.cpp   what the catalog says at start
 //   inspect.cpp    what operators ask
@@ -224,6 +225,18 @@ class CacheImpl {
   void submit_deletes(Instant now);
   void entered(ObjectIx o, Tier tier, Instant now);
 
+  // nodes.cpp
+  void tick();
+  void stamp(NodeIx ix, Instant now) {
+    index_.node(ix).last_use = now;
+    index_.node(ix).used = clock_;
+  }
+  [[nodiscard]] int children_in(const Node& node, Tier tier) const;
+  void heirs_of(NodeIx node, std::vector<NodeIx>& out) const;
+  void requeue_heirs(NodeIx node, Instant now);
+  std::uint64_t evict_whole(NodeIx node, Tier tier, Instant now);
+  void prepare_insert(Ticket& ticket, std::span<const WantItem> wants, Instant now);
+
   // transfers.cpp
   Result<std::uint64_t> recover(Instant now, std::int64_t wall_now);
   std::size_t step(Instant now);
@@ -254,6 +267,8 @@ class CacheImpl {
   Space device_, host_;
   std::vector<Space> disks_;
   PolicyTraits traits_;
+  std::uint64_t clock_ = 0;                            ///< logical: lookups, insertions, evictions
+  bool quiet_ = false;                                 ///< a node is going as a whole: it is queued again at the end
   std::array<std::unique_ptr<EvictionPolicy>, kTiers> victims_;
   std::vector<SpaceInfo> spaces_;
   std::vector<ClientInfo> clients_;

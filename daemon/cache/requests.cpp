@@ -155,6 +155,7 @@ Result<const Answer*> CacheImpl::begin(ClientIx client, const TicketName& name, 
   ++counters_.requests;
   counters_.input_tokens += ticket.prompt;
   counters_.flops += spaces_[who.space].spec.cost.flops(0, ticket.prompt);
+  tick();
   plan(ticket, ticket.at_most, false, true, now);
   return &ticket.answer;
 }
@@ -172,13 +173,13 @@ void CacheImpl::touch(const std::vector<NodeIx>& path, NodeIx deepest, Instant n
   // Marconi refreshes what was used, and closure protects its ancestors; LRU refreshes the whole path.
   if (traits_.refresh_path) {
     for (NodeIx node : path) {
-      index_.node(node).last_use = now;
+      stamp(node, now);
       requeue(node, now);
     }
     return;
   }
   if (deepest == kNil) return;
-  index_.node(deepest).last_use = now;
+  stamp(deepest, now);
   ++index_.node(deepest).hits;
   requeue(deepest, now);
 }
@@ -627,6 +628,7 @@ Result<std::vector<SlotGrant>> CacheImpl::reserve(ClientIx client, const TicketN
   SC_ASSIGN(Ticket * ticket, ticket_of(client, name));
   std::vector<SlotGrant> out;
   out.reserve(wants.size());
+  if (traits_.whole_nodes) prepare_insert(*ticket, wants, now);
   for (const WantItem& want : wants) {
     ++counters_.reservations;
     SlotGrant last = reserve_one(*ticket, client, want, now, out);
@@ -698,11 +700,13 @@ void CacheImpl::appear(ObjectIx o, Instant now) {
       return p != kNil && index_.object(p).state != ObjectState::visible;
     });
     if (hangs) continue;
-    const auto& siblings = index_.node(object.node).objects;
-    const bool superseded = std::any_of(siblings.begin(), siblings.end(), [&](ObjectIx other) {
-      const Object& that = index_.object(other);
-      return other != ix && that.group == object.group && that.first == object.first && that.end == object.end && that.state == ObjectState::visible;
-    });
+    const Node& home = index_.node(object.node);
+    bool superseded = false;
+    for (std::size_t i = index_.first_ending(home, object.end); i < home.objects.size() && !superseded; ++i) {
+      const Object& that = index_.object(home.objects[i]);
+      if (that.end != object.end) break;
+      superseded = home.objects[i] != ix && that.group == object.group && that.first == object.first && that.state == ObjectState::visible;
+    }
     if (superseded) {
       discard_unborn(ix, now);
       continue;
@@ -710,9 +714,10 @@ void CacheImpl::appear(ObjectIx o, Instant now) {
     object.state = ObjectState::visible;
     Resident& resident = residents_[ix];
     entered(ix, resident.home, now);
-    index_.node(object.node).last_use = now;
+    stamp(object.node, now);
     counters_.bytes_stored += object.bytes;
     event(EventKind::stored, Reason::none, resident.home, ix);
+    if (object.need == Need::end && traits_.terms == PolicyTraits::Terms::paper) requeue_heirs(object.node, now);
     const std::array<ObjectIx, kEveryGroupsMax> parents = object.parents;
     for (ObjectIx parent : parents) {
       if (parent != kNil) unhold(parent, now);
@@ -721,8 +726,11 @@ void CacheImpl::appear(ObjectIx o, Instant now) {
     if (object.need != Need::end) {  // shorter blocks of the same cell on this path are no longer needed
       std::vector<ObjectIx> shorter;
       for (NodeIx n = object.node;; n = index_.node(n).parent) {
-        for (ObjectIx other : index_.node(n).objects) {
+        const Node& here = index_.node(n);
+        for (std::size_t i = index_.first_ending(here, object.first + 1); i < here.objects.size(); ++i) {
+          const ObjectIx other = here.objects[i];
           const Object& that = index_.object(other);
+          if (that.end >= object.end) break;
           if (other != ix && that.group == object.group && that.first == object.first && that.end < object.end && that.state == ObjectState::visible && that.holds == 0) shorter.push_back(other);
         }
         if (index_.node(n).start <= object.first || index_.node(n).parent == kNil) break;

@@ -34,7 +34,7 @@ std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now) {
   while (freed < bytes) {
     const NodeIx node = victims.best(Lane::clean, now);
     if (node == kNil) break;
-    const std::uint64_t got = evict_node(node, tier, bytes - freed, now);
+    const std::uint64_t got = traits_.whole_nodes ? evict_whole(node, tier, now) : evict_node(node, tier, bytes - freed, now);
     freed += got;
     requeue(node, now);
     // A node whose turn brought nothing would be chosen for ever.
@@ -58,15 +58,13 @@ bool CacheImpl::droppable(ObjectIx o, Tier tier) const {
 bool CacheImpl::next_victim(NodeIx ix, Tier tier, ObjectIx& victim) const {
   const Node& node = index_.node(ix);
   if (!node.alive || node.in_tier[index(tier)] == 0) return false;
-  const bool whole = traits_.whole_nodes;
-  if (whole) {
-    int looked = 0;
-    for (NodeIx c = node.first_child; c != kNil && looked < 8; c = index_.node(c).next_sibling, ++looked) {
-      if (index_.node(c).in_tier[index(tier)] > 0) return false;
-    }
-  }
+  const int kids = traits_.whole_nodes ? children_in(node, tier) : 0;
+  if (kids > (traits_.single_child ? 1 : 0)) return false;
   for (auto it = node.objects.rbegin(); it != node.objects.rend(); ++it) {
     const Object& object = index_.object(*it);
+    if (kids > 0 && object.need != Need::end) return false;
+    // Still being filled: what has been stored is held by what comes after it.
+    if (object.state == ObjectState::writing || object.state == ObjectState::committed) return false;
     if (!object.in(tier)) continue;
     if (object.holds == 0 && object.state == ObjectState::visible && index_.may_leave(object, tier)) {
       victim = *it;
@@ -80,6 +78,7 @@ bool CacheImpl::next_victim(NodeIx ix, Tier tier, ObjectIx& victim) const {
 std::uint64_t CacheImpl::evict_node(NodeIx ix, Tier tier, std::uint64_t bytes, Instant now) {
   std::uint64_t freed = 0;
   ObjectIx victim = kNil;
+  quiet_ = bytes == UINT64_MAX;
   while (freed < bytes && next_victim(ix, tier, victim) && droppable(victim, tier)) {
     freed += index_.object(victim).bytes;
     Node& node = index_.node(ix);
@@ -88,6 +87,10 @@ std::uint64_t CacheImpl::evict_node(NodeIx ix, Tier tier, std::uint64_t bytes, I
     node.evicted_state = index_.object(victim).need == Need::end;
     ++counters_.evictions;
     drop_copy(victim, tier, Reason::capacity, now);
+  }
+  if (quiet_) {
+    quiet_ = false;
+    requeue(ix, now);
   }
   return freed;
 }
@@ -122,9 +125,10 @@ void CacheImpl::drop_copy(ObjectIx o, Tier tier, Reason reason, Instant now) {
   } else {
     event(EventKind::demoted, reason, static_cast<Tier>(index(object.highest())), o);
   }
-  requeue(node, now);
+  if (!quiet_) requeue(node, now);
   for (ObjectIx parent : parents) {
-    if (parent != kNil) requeue(index_.object(parent).node, now);
+    if (parent == kNil || (quiet_ && index_.object(parent).node == node)) continue;
+    requeue(index_.object(parent).node, now);
   }
 }
 
@@ -148,7 +152,9 @@ std::vector<ObjectIx> CacheImpl::children_of(ObjectIx o) const {
   while (!stack.empty()) {
     const Node& node = index_.node(stack.back());
     stack.pop_back();
-    for (ObjectIx ix : node.objects) {
+    for (std::size_t i = index_.first_ending(node, parent.end); i < node.objects.size(); ++i) {
+      const ObjectIx ix = node.objects[i];
+      if (index_.object(ix).end > reach) break;
       const auto& parents = index_.object(ix).parents;
       if (std::find(parents.begin(), parents.end(), o) != parents.end()) out.push_back(ix);
     }
@@ -259,9 +265,11 @@ void CacheImpl::requeue(NodeIx ix, Instant now) {
     }
     const Node& node = index_.node(ix);
     const Lane lane = tier == Tier::nvme || droppable(victim, tier) ? Lane::clean : Lane::dirty;
-    const double efficiency = traits_.wants_terms ? terms(ix, tier).efficiency() : 0;
+    double efficiency = 0;
+    if (traits_.terms == PolicyTraits::Terms::seconds) efficiency = terms(ix, tier).efficiency();
+    if (traits_.terms == PolicyTraits::Terms::paper) efficiency = paper_efficiency(index_, ix, tier, spaces_[node.space].spec, spaces_[node.space].has_end);
     const std::uint64_t bytes = node.kv_bytes[index(tier)] + node.state_bytes[index(tier)];
-    victims.put({ix, lane, efficiency, bytes, node.last_use}, now);
+    victims.put({ix, lane, efficiency, bytes, node.last_use, node.used, node.hits}, now);
   }
 }
 

@@ -7,6 +7,8 @@
 #include "daemon/sim/simulate.hpp"
 
 #include <CLI/CLI.hpp>
+#include <cmath>
+#include <cstdlib>
 #include <cstdio>
 #include <fmt/format.h>
 #include <memory>
@@ -25,7 +27,7 @@ constexpr std::uint64_t kUnlimited = 15 * kTiB;
 struct Arguments {
   std::string trace, model, state_dtype;
   std::vector<std::string> device{""}, host{""}, nvme{""}, policy{"marconi"};
-  std::string admission = "auto", demotion = "priced", nvme_write = "behind", bytes_scale = "1", compat;
+  std::string alpha = "auto", admission = "auto", demotion = "priced", nvme_write = "behind", bytes_scale = "1", compat;
   double host_gb_per_s = 50, nvme_gb_per_s = 2, engine_tflops = 400;
   std::uint32_t block_tokens = 64;
   std::uint64_t seed = 1, limit = 0;
@@ -53,6 +55,7 @@ void describe(CLI::App& app, Arguments& a) {
   app.add_option("--nvme-gb-per-s", a.nvme_gb_per_s, "NVMe to host memory and back")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--engine-tflops", a.engine_tflops, "what the engine achieves in prefill")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--policy", a.policy, "marconi, lru; several: a list with commas")->delimiter(',')->capture_default_str();
+  app.add_option("--alpha", a.alpha, "weight of efficiency in marconi-paper: auto or a number")->capture_default_str();
   app.add_option("--admission", a.admission, "auto, paper, marconi")->capture_default_str();
   app.add_option("--demotion", a.demotion, "priced, always, never")->capture_default_str();
   app.add_option("--nvme-write", a.nvme_write, "behind, through")->capture_default_str();
@@ -101,11 +104,19 @@ Result<std::vector<Run>> plan(const Arguments& a, const NamespaceSpec& spec) {
   if (!a.compat.empty()) SC_TRY(choose<int>("--compat", a.compat, {{"reference", 0}}));
   SC_ASSIGN(common.policy.demotion, choose<Demotion>("--demotion", a.demotion, {{"priced", Demotion::priced}, {"always", Demotion::always}, {"never", Demotion::never}}));
   SC_ASSIGN(common.policy.nvme_write, choose<NvmeWrite>("--nvme-write", a.nvme_write, {{"behind", NvmeWrite::behind}, {"through", NvmeWrite::through}}));
+  if (a.alpha != "auto") {
+    char* end = nullptr;
+    const double alpha = std::strtod(a.alpha.c_str(), &end);
+    if (end == a.alpha.c_str() || *end != '\0' || !(alpha >= 0) || !std::isfinite(alpha)) {
+      return fail(Errc::invalid_argument, "--alpha is auto or a number from 0 on");
+    }
+    common.policy.alpha = alpha;
+  }
   std::vector<Run> runs;
   for (const std::string& policy : a.policy) {
-    SC_ASSIGN(const PolicyName name, choose<PolicyName>("--policy", policy, {{"marconi", PolicyName::marconi}, {"lru", PolicyName::lru}}));
+    SC_ASSIGN(const PolicyName name, choose<PolicyName>("--policy", policy, {{"marconi", PolicyName::marconi}, {"marconi-paper", PolicyName::marconi_paper}, {"lru", PolicyName::lru}}));
     common.policy.name = name;
-    const Admission automatic = name == PolicyName::lru ? Admission::paper : Admission::marconi;
+    const Admission automatic = name == PolicyName::lru || name == PolicyName::marconi_paper ? Admission::paper : Admission::marconi;
     SC_ASSIGN(common.policy.admission, choose<Admission>("--admission", a.admission, {{"auto", automatic}, {"paper", Admission::paper}, {"marconi", Admission::marconi}}));
     for (const std::string& device : a.device) {
       SC_ASSIGN(common.device_bytes, capacity(device));
@@ -173,13 +184,13 @@ std::string size_or_none(std::uint64_t bytes) {
 }
 
 void print_table(const std::vector<std::pair<Run, SimResult>>& all) {
-  fmt::print("{:<9} {:>10} {:>10} {:>10} {:>8} {:>8} {:>8} {:>8} {:>9} {:>9} {:>9}\n", "policy", "device", "host", "nvme",
+  fmt::print("{:<13} {:>10} {:>10} {:>10} {:>8} {:>8} {:>8} {:>8} {:>9} {:>9} {:>9}\n", "policy", "device", "host", "nvme",
              "hit %", "device", "host", "nvme", "saved %", "TTFT p50", "us/req");
   for (const auto& [run, r] : all) {
     const auto share = [&, n = static_cast<double>(std::max<std::uint64_t>(r.input_tokens, 1))](Tier tier) {
       return 100.0 * static_cast<double>(r.hit_by_tier[index(tier)]) / n;
     };
-    fmt::print("{:<9} {:>10} {:>10} {:>10} {:>8.2f} {:>8.2f} {:>8.2f} {:>8.2f} {:>9.2f} {:>6.0f} ms {:>9.0f}\n", run.policy,
+    fmt::print("{:<13} {:>10} {:>10} {:>10} {:>8.2f} {:>8.2f} {:>8.2f} {:>8.2f} {:>9.2f} {:>6.0f} ms {:>9.0f}\n", run.policy,
                size_or_none(run.settings.device_bytes), size_or_none(run.settings.host_bytes),
                size_or_none(run.settings.nvme_bytes), 100 * rate(r), share(Tier::device), share(Tier::host),
                share(Tier::nvme), r.flops > 0 ? 100 * r.flops_saved / r.flops : 0.0, r.ttft_ms.p50, r.cache_us_mean);

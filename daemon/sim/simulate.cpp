@@ -3,6 +3,7 @@
 #include "client/workload/model.hpp"
 #include "client/workload/percentiles.hpp"
 #include "client/workload/turns.hpp"
+#include "policy/eviction.hpp"
 #include "tiers/catalog/memory_catalog.hpp"
 #include "tiers/host/copier.hpp"
 #include "tiers/nvme/sim_disk.hpp"
@@ -143,9 +144,11 @@ void Simulator::count_hit(const Lease& lease, std::uint64_t& host_bytes) {
 Result<> Simulator::save(const TicketName& name, const std::vector<TurnWant>& wants) {
   const Stopwatch watch(in_cache_);
   std::vector<WantItem> batch;
-  for (std::size_t at = 0; at < wants.size(); at += kWantsAtOnce) {
+  // Policies that work node by node are asked as the paper's simulator asks: for the whole sequence at once.
+  const std::size_t at_once = traits_of(settings_.policy.name).whole_nodes ? std::max<std::size_t>(wants.size(), 1) : kWantsAtOnce;
+  for (std::size_t at = 0; at < wants.size(); at += at_once) {
     batch.clear();
-    for (std::size_t i = at; i < std::min(at + kWantsAtOnce, wants.size()); ++i) {
+    for (std::size_t i = at; i < std::min(at + at_once, wants.size()); ++i) {
       batch.push_back({.group = wants[i].group, .first = wants[i].first, .end = wants[i].end});
     }
     SC_ASSIGN(const auto grants, cache_->reserve(client_, name, batch, clock_.now()));

@@ -1,0 +1,124 @@
+// Node by node, as the paper's policies work: what a node gives up as a whole, room for a whole batch at once,
+// and the logical clock that counts lookups, insertions and evictions.
+#include "daemon/cache/cache_impl.hpp"
+
+#include <algorithm>
+
+namespace statecached {
+namespace {
+
+/// Nodes that a change of one node may ask to be looked at again.
+constexpr std::size_t kHeirsMax = 64;
+
+bool has_state(const Node& node) {
+  return std::any_of(node.state_bytes.begin(), node.state_bytes.end(), [](std::uint64_t b) { return b > 0; });
+}
+
+}  // namespace
+
+void CacheImpl::tick() {
+  ++clock_;
+  for (const auto& victims : victims_) victims->tick(clock_);
+}
+
+/// Children with something in this tier: 0, 1, or 2 for more.
+int CacheImpl::children_in(const Node& node, Tier tier) const {
+  int found = 0;
+  for (NodeIx c = node.first_child; c != kNil && found < 2; c = index_.node(c).next_sibling) {
+    if (index_.node(c).in_tier[index(tier)] > 0) ++found;
+  }
+  return found;
+}
+
+/// The nearest nodes below that have a checkpoint: what they save counts from the nearest one above them.
+void CacheImpl::heirs_of(NodeIx ix, std::vector<NodeIx>& out) const {
+  std::vector<NodeIx> stack;
+  const auto push_children = [&](const Node& node) {
+    for (NodeIx c = node.first_child; c != kNil && stack.size() < kHeirsMax; c = index_.node(c).next_sibling) stack.push_back(c);
+  };
+  push_children(index_.node(ix));
+  while (!stack.empty() && out.size() < kHeirsMax) {
+    const NodeIx at = stack.back();
+    stack.pop_back();
+    if (has_state(index_.node(at))) {
+      out.push_back(at);
+    } else {
+      push_children(index_.node(at));
+    }
+  }
+}
+
+void CacheImpl::requeue_heirs(NodeIx ix, Instant now) {
+  std::vector<NodeIx> heirs;
+  heirs_of(ix, heirs);
+  for (NodeIx heir : heirs) requeue(heir, now);
+}
+
+std::uint64_t CacheImpl::evict_whole(NodeIx ix, Tier tier, Instant now) {
+  const std::size_t t = index(tier);
+  std::uint64_t freed = 0;
+  if (children_in(index_.node(ix), tier) > 0) {  // its checkpoint alone; its KV becomes that of the node below
+    freed = evict_node(ix, tier, UINT64_MAX, now);
+    if (freed == 0) return 0;
+    std::vector<NodeIx> heirs;
+    heirs_of(ix, heirs);
+    const Node& gone = index_.node(ix);
+    for (NodeIx heir : heirs) {
+      Node& node = index_.node(heir);
+      node.used = std::max(node.used, gone.used);
+      node.last_use = std::max(node.last_use, gone.last_use);
+      requeue(heir, now);
+    }
+    return freed;
+  }
+  // With it goes the KV above that nothing else needs, up to the next checkpoint or branch.
+  while (ix != kNil && index_.node(ix).alive && index_.node(ix).in_tier[t] > 0) {
+    const NodeIx above = index_.node(ix).parent;
+    const std::uint64_t got = evict_node(ix, tier, UINT64_MAX, now);
+    freed += got;
+    if (got == 0 || above == kNil || !index_.node(above).alive) break;
+    const Node& next = index_.node(above);
+    if (!spaces_[next.space].has_end || has_state(next) || children_in(next, tier) > 0) break;
+    ix = above;
+  }
+  return freed;
+}
+
+/// Before a request's first reservation since its sequence grew: what it passes counts as used, and room is made for all it wants.
+void CacheImpl::prepare_insert(Ticket& ticket, std::span<const WantItem> wants, Instant now) {
+  const bool grown = ticket.anchor.at < ticket.tokens.size();
+  const SpaceInfo& space = spaces_[ticket.space];
+  Position here = ticket.anchor;
+  if (grown) {
+    tick();
+    tick();
+    std::vector<NodeIx> below;
+    here = index_.match({index_.node_at(here.node, std::max(here.at, 1U)), here.at}, {ticket.tokens, ticket.marks, 0}, &below);
+    NodeIx n = here.node;
+    if (!traits_.refresh_path && here.at < index_.node(n).end) n = index_.node(n).parent;
+    while (n != kNil && index_.node(n).parent != kNil) {
+      const bool stamped = traits_.refresh_path || !space.has_end || has_state(index_.node(n));
+      if (stamped) {
+        stamp(n, now);
+        requeue(n, now);
+      }
+      if (stamped && !traits_.refresh_path) break;
+      n = index_.node(n).parent;
+    }
+  }
+  std::uint64_t need = 0;
+  for (const WantItem& want : wants) {
+    if (want.group >= space.spec.groups.size()) continue;
+    const Group& group = space.spec.groups[want.group];
+    if (want.end <= here.at && index_.find(here.node, want.group, want.first, want.end) != kNil) continue;
+    const std::uint64_t payload = want.bytes != 0 ? want.bytes : space.spec.payload_bytes(want.group, want.end - want.first);
+    need += padded_bytes(payload, group.shards);
+  }
+  const Tier home = present(Tier::device) ? Tier::device : Tier::host;
+  const std::uint64_t available = space_of(home).available();
+  if (need <= available) return;
+  if (grown) tick();
+  static_cast<void>(evict(home, need - available, now));
+}
+
+}  // namespace statecached
