@@ -4,6 +4,7 @@
 #include "config/load.hpp"
 #include "daemon/control/server.hpp"
 #include "daemon/drives.hpp"
+#include "daemon/nvme_bench.hpp"
 #include "daemon/serving/conductor.hpp"
 #include "tiers/catalog/rocks_catalog.hpp"
 #include "tiers/device/device.hpp"
@@ -224,6 +225,7 @@ class Assembly::Parts {
   Result<> make_drives(std::vector<Disk*>& seams);
   Result<> make_conductor(CacheSeams seams);
   Result<> make_control(const std::string& version);
+  Result<> bench_nvme(const NvmeBenchWish& wish, NvmeBenchRunner::Done done);
 
   [[nodiscard]] Waker waker() {
     return [this] { bell->wake(); };
@@ -244,6 +246,7 @@ class Assembly::Parts {
   std::unique_ptr<NumberedCatalog> catalog;
   std::unique_ptr<CopyThread> copier;
   std::unique_ptr<Conductor> conductor;
+  NvmeBenchRunner bench;
   std::unique_ptr<Admin> admin;
   std::unique_ptr<ControlServer> server;
   std::thread thread;
@@ -331,6 +334,25 @@ Result<> Assembly::Parts::make_conductor(CacheSeams seams) {
   return {};
 }
 
+Result<> Assembly::Parts::bench_nvme(const NvmeBenchWish& wish, NvmeBenchRunner::Done done) {
+  const std::vector<std::string> paths = settings.nvme_paths();
+  if (wish.drive >= paths.size())
+    return fail(Errc::invalid_argument, fmt::format("there are {} nvme.paths", paths.size()));
+  NvmeBenchOptions options;
+  options.drive = paths[wish.drive];
+  options.block = wish.block;
+  options.file_bytes = wish.file_bytes;
+  options.pairs = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(wish.pairs, 1, 10'000));
+  options.demand_reads = static_cast<std::uint32_t>(std::min<std::uint64_t>(wish.demand_reads, 1'000'000));
+  options.disk = disk_options(settings);
+  options.direct = direct_of(settings.nvme.direct);
+  options.huge_pages = huge_pages_of(settings.host.huge_pages);
+  return bench.start(std::move(options), [this, done](Result<std::string> report) {
+    // Not taken: the daemon is stopping, and so is whoever asked.
+    static_cast<void>(conductor->post([done, report = std::move(report)](Conductor&) { done(report); }));
+  });
+}
+
 Result<> Assembly::Parts::make_control(const std::string& version) {
   ControlOptions options;
   options.trust_own_user = settings.socket.trust == config::Trust::same_user;
@@ -353,6 +375,11 @@ Result<> Assembly::Parts::make_control(const std::string& version) {
     snapshot.has_catalog = catalog != nullptr;
     if (catalog) snapshot.catalog = catalog->stats();
   };
+  if (!disks.empty()) {
+    context.bench_nvme = [this](const NvmeBenchWish& wish, NvmeBenchRunner::Done done) {
+      return bench_nvme(wish, std::move(done));
+    };
+  }
   SC_ASSIGN(Listener listener, inherited_listener());
   if (!listener.fd) {
     SC_ASSIGN(listener,
@@ -403,6 +430,7 @@ void Assembly::start() {
 void Assembly::stop() {
   if (!parts_->thread.joinable()) return;
   parts_->server->stop_accepting();
+  parts_->bench.stop();
   const Nanos limit = parts_->settings.limits.stop_time;
   while (!parts_->conductor->post([limit](Conductor& conductor) { conductor.stop(limit); })) {
     std::this_thread::sleep_for(

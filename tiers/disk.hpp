@@ -44,6 +44,8 @@ struct DiskStats {
   std::uint64_t reads = 0, writes = 0, syncs = 0, errors = 0;
   std::uint64_t bytes_read = 0, bytes_written = 0;
   std::uint64_t queued = 0;   ///< ops accepted and not done
+  std::uint64_t read_limit = 0, write_limit = 0;  ///< bytes in flight, as calibrated; 0: not limited
+  double read_rate = 0, write_rate = 0;  ///< bytes a second under full load, of late; 0: not measured
 };
 
 /// submit() and poll() belong to one thread (the conductor). stats() may be called from any.

@@ -1,7 +1,7 @@
 #include "client/ctl/bench_ipc.hpp"
 
 #include "base/unique_fd.hpp"
-#include "client/wire/socket.hpp"
+#include "client/ctl/private_daemon.hpp"
 
 #include "statecache/client.hpp"
 #include <fcntl.h>
@@ -168,69 +168,6 @@ class Floor {
   std::uint32_t sent_ = 0;
 };
 
-class PrivateDaemon {
- public:
-  PrivateDaemon() = default;
-  PrivateDaemon(const PrivateDaemon&) = delete;
-  PrivateDaemon& operator=(const PrivateDaemon&) = delete;
-
-  ~PrivateDaemon() {
-    child_ = Child();
-    std::error_code ignored;
-    if (!dir_.empty()) std::filesystem::remove_all(dir_, ignored);
-  }
-
-  Result<> start() {
-    std::error_code error;
-    const auto program =
-        std::filesystem::read_symlink("/proc/self/exe", error).parent_path() / "statecached";
-    std::string pattern =
-        (std::filesystem::temp_directory_path() / "statecached-bench-XXXXXX").string();
-    if (error || ::mkdtemp(pattern.data()) == nullptr)
-      return fail_errno("making a temporary folder");
-    dir_ = pattern;
-    const std::string runtime = "paths.runtime_dir=" + dir_;
-    const std::string state = "paths.state_dir=" + dir_ + "/state";
-    const std::string log = dir_ + "/log";
-    const pid_t pid = ::fork();
-    if (pid < 0) return fail_errno("starting a private daemon");
-    if (pid == 0) {
-      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      const int fd = ::open(log.c_str(), O_WRONLY | O_CREAT, 0600);
-      if (fd < 0 || ::dup2(fd, STDERR_FILENO) < 0) ::_exit(126);
-      ::execl(program.c_str(),
-              "statecached",
-              "--set",
-              runtime.c_str(),
-              "--set",
-              state.c_str(),
-              "--set",
-              "host.capacity=64MiB",
-              "--set",
-              "nvme.capacity=0",
-              "--set",
-              "log.level=warn",
-              nullptr);
-      ::_exit(127);
-    }
-    child_ = Child(pid);
-    const auto deadline = SteadyClock::now() + std::chrono::seconds(30);
-    while (!wire::connect_unix(socket())) {
-      if (child_.ended()) return fail(Errc::io, fmt::format("{} did not start", program.string()));
-      if (SteadyClock::now() > deadline)
-        return fail(Errc::timeout, "the private daemon takes no connection");
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    }
-    return {};
-  }
-
-  [[nodiscard]] std::string socket() const { return dir_ + "/control.sock"; }
-
- private:
-  std::string dir_;
-  Child child_;
-};
-
 tl::unexpected<Error> from(const statecache::Status& status) {
   return fail(static_cast<Errc>(status.code), status.text);
 }
@@ -285,7 +222,7 @@ IpcTimes times(Samples& rtt, Samples& floor) {
 Result<IpcReport> bench_ipc(std::uint32_t rounds, std::uint32_t idle_rounds) {
   SC_ASSIGN(Floor floor, Floor::start());  // forks before anything else is open
   PrivateDaemon daemon;
-  SC_TRY(daemon.start());
+  SC_TRY(daemon.start({}, {"host.capacity=64MiB", "nvme.capacity=0"}));
   SC_ASSIGN(Requests requests, Requests::attach(daemon.socket()));
   Samples rtt;
   Samples bare;

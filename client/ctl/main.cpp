@@ -3,6 +3,7 @@
 #include "base/units.hpp"
 #include "client/ctl/ask.hpp"
 #include "client/ctl/bench_ipc.hpp"
+#include "client/ctl/bench_nvme.hpp"
 #include "client/ctl/show.hpp"
 
 #include <CLI/CLI.hpp>
@@ -34,6 +35,9 @@ struct Call {
   bool follow = false;
   bool resume = false;
   std::uint32_t rounds = 20'000;
+  NvmeBenchCall nvme;
+  std::string size = "1MiB";
+  std::string file = "512MiB";
 };
 
 /// Numbers separated by anything else: a JSON list, a column, a line.
@@ -104,8 +108,28 @@ int bench(const Call& call) {
   return 0;
 }
 
+int bench_drive(Call& call) {
+  const auto size = parse_size(call.size);
+  const auto file = parse_size(call.file);
+  if (!size || !file) {
+    fmt::print(stderr, "statecachectl: {}\n", (size ? file : size).error().message());
+    return 2;
+  }
+  call.nvme.block = *size;
+  call.nvme.file_bytes = *file;
+  call.nvme.socket = call.socket;
+  const auto json = bench_nvme(call.nvme);
+  if (!json) {
+    fmt::print(stderr, "statecachectl: {}\n", json.error().message());
+    return json.error().code == Errc::invalid_argument ? 2 : 1;
+  }
+  fmt::print("{}", call.json ? *json + "\n" : nvme_text(*json));
+  return 0;
+}
+
 int run(Call& call) {
   if (call.message.command == "bench") return bench(call);
+  if (call.message.command == "bench nvme") return bench_drive(call);
   if (const auto ready = complete(call); !ready) {
     fmt::print(stderr, "statecachectl: {}\n", ready.error().message());
     return 2;
@@ -183,6 +207,18 @@ void commands(CLI::App& app, Call& call) {
       ->capture_default_str()
       ->check(CLI::Range(1000U, 10'000'000U));
   ipc->callback([&call] { call.message.command = "bench"; });
+  CLI::App* nvme = bench->add_subcommand("nvme", "the disk engine against bare io_uring");
+  nvme->add_option("--size", call.size, "block")->capture_default_str();
+  nvme->add_option("--file", call.file, "file, and what one pass moves")->capture_default_str();
+  nvme->add_option("--pairs", call.nvme.pairs, "passes of each")
+      ->capture_default_str()
+      ->check(CLI::Range(1U, 1000U));
+  nvme->add_option("--demand", call.nvme.demand_reads, "demand reads measured; 0: none")
+      ->capture_default_str();
+  nvme->add_option("--dir", call.nvme.folder, "folder on the drive, for a private daemon");
+  nvme->add_flag("--attach", call.nvme.attach, "use the running daemon and its first drive");
+  nvme->add_flag("!--no-fio", call.nvme.fio, "do not run fio as a witness");
+  nvme->callback([&call] { call.message.command = "bench nvme"; });
   bench->require_subcommand(1);
 }
 

@@ -422,6 +422,20 @@ Result<Admin::Render> config_command(Arguments& arguments, const std::string& se
   return Admin::Render([settings] { return print({{"toml", settings}}); });
 }
 
+Result<NvmeBenchWish> bench_wish(Arguments& arguments) {
+  const auto kind = arguments.take("kind");
+  if (!kind || *kind != "nvme")
+    return fail(Errc::unsupported, "inside the daemon only bench nvme is served");
+  NvmeBenchWish wish;
+  SC_ASSIGN(wish.block, arguments.number("block", kMiB));
+  SC_ASSIGN(wish.file_bytes, arguments.number("file", 512 * kMiB));
+  SC_ASSIGN(wish.pairs, arguments.number("pairs", 9));
+  SC_ASSIGN(wish.demand_reads, arguments.number("demand", 4000));
+  SC_ASSIGN(wish.drive, arguments.number("drive", 0));
+  SC_TRY(arguments.nothing_left());
+  return wish;
+}
+
 }  // namespace
 
 bool Admin::open_to_all(const std::string& command) {
@@ -467,6 +481,17 @@ void Admin::execute(Conductor& conductor, const wire::AdminMessage& message, Don
   if (command == "rm") return done(rm_command(conductor, arguments));
   if (command == "events") return done(events_command(conductor, arguments));
   if (command == "config") return done(config_command(arguments, context_.settings));
+  if (command == "bench") {
+    const auto wish = bench_wish(arguments);
+    if (!wish) return done(tl::unexpected<Error>(wish.error()));
+    if (!context_.bench_nvme) return done(fail(Errc::unsupported, "there is no NVMe tier"));
+    const auto started = context_.bench_nvme(*wish, [done](Result<std::string> json) {
+      if (!json) return done(tl::unexpected<Error>(json.error()));
+      done(Render([text = std::move(*json)] { return text; }));
+    });
+    if (!started) done(tl::unexpected<Error>(started.error()));
+    return;
+  }
   const auto resume = command == "drain" ? arguments.take("resume") : std::nullopt;
   if (auto left = arguments.nothing_left(); !left)
     return done(tl::unexpected<Error>(std::move(left.error())));

@@ -12,6 +12,15 @@
 
 namespace statecached {
 
+/// `bench nvme`, as asked for.
+struct NvmeBenchWish {
+  std::uint64_t block = 0;       ///< bytes
+  std::uint64_t file_bytes = 0;  ///< also what one pass moves
+  std::uint64_t pairs = 0;
+  std::uint64_t demand_reads = 0;
+  std::uint64_t drive = 0;  ///< which of nvme.paths
+};
+
 /// What only the assembly knows. `fill` sets huge_page_share, drives and catalog of a Snapshot; any
 /// thread but the conductor's: it may read files.
 struct AdminContext {
@@ -23,6 +32,9 @@ struct AdminContext {
   std::string settings;              ///< effective, as TOML text
   std::vector<std::string> tenants;  ///< names, by tenant number
   std::function<void(Snapshot&)> fill;
+  /// Starts it; `done` is called once, on the conductor's thread. Empty: there is no drive.
+  std::function<Result<>(const NvmeBenchWish&, std::function<void(Result<std::string>)> done)>
+      bench_nvme;
 };
 
 class Admin {

@@ -46,7 +46,15 @@ class SchedulerTest : public ::testing::Test {
     return tags;
   }
 
-  SchedulerLimits limits_;
+  static SchedulerLimits limits() {
+    SchedulerLimits out;
+    out.read_bytes = 2 * kMiB;
+    out.write_bytes = 2 * kMiB;
+    out.calibrate = false;
+    return out;
+  }
+
+  SchedulerLimits limits_ = limits();
   Scheduler scheduler_{limits_};
   std::vector<Finished> finished_;
   std::vector<Transfer> flights_;
@@ -121,9 +129,7 @@ TEST_F(SchedulerTest, BoundsTheVectorsOfOneTransfer) {
   std::vector<DiskPiece> pieces;
   for (std::uint64_t i = 0; i < 300; ++i)
     pieces.push_back({i * kPage, {0, 2 * i * kPage}, kPage});
-  SchedulerLimits limits;
-  limits.transfer_bytes = 4 * kMiB;
-  Scheduler scheduler(limits);
+  Scheduler scheduler(SchedulerLimits{});
   scheduler.add(make_op(1, DiskKind::read, std::move(pieces)), finished_);
   auto first = scheduler.next(now_);
   auto second = scheduler.next(now_);
@@ -133,18 +139,41 @@ TEST_F(SchedulerTest, BoundsTheVectorsOfOneTransfer) {
   EXPECT_FALSE(scheduler.next(now_));
 }
 
-TEST_F(SchedulerTest, WriteBehindHasOneTransferWhileADemandReadIsUnfinished) {
-  for (std::uint64_t tag = 10; tag < 14; ++tag) {
+TEST_F(SchedulerTest, WriteBehindHasOneShortTransferWhileDemandReadsCome) {
+  add(10, DiskKind::write, DiskClass::write_behind, 512 * kKiB);
+  for (std::uint64_t tag = 11; tag < 15; ++tag) {
     add(tag, DiskKind::write, DiskClass::write_behind, 256 * kKiB);
   }
   add(1, DiskKind::read, DiskClass::demand, kPage);
   EXPECT_EQ(next_tag(), 1U);
   EXPECT_EQ(next_tag(), 10U);
+  EXPECT_EQ(last_.bytes, 256 * kKiB);
   EXPECT_FALSE(scheduler_.next(now_));
   finish(flights_[0]);
-  EXPECT_EQ(next_tag(), 11U);
+  EXPECT_FALSE(scheduler_.next(now_)) << "the next demand read is expected soon";
+  finish(flights_[1]);
+  EXPECT_EQ(next_tag(), 10U);
+  EXPECT_FALSE(scheduler_.next(now_));
+  now_ += std::chrono::milliseconds(10);
+  EXPECT_EQ(next_tag(), 11U) << "the drive is its own again";
   EXPECT_EQ(next_tag(), 12U);
   EXPECT_EQ(next_tag(), 13U);
+}
+
+TEST_F(SchedulerTest, PrefetchHasHalfOfTheLimit) {
+  add(1, DiskKind::read, DiskClass::prefetch, 4 * kMiB);
+  EXPECT_EQ(next_tag(), 1U);
+  EXPECT_EQ(last_.bytes, 512 * kKiB);
+  EXPECT_EQ(next_tag(), 1U);
+  EXPECT_FALSE(scheduler_.next(now_));
+  EXPECT_FALSE(scheduler_.has_room(DiskKind::sync) && !scheduler_.has_room(DiskKind::read));
+  add(2, DiskKind::read, DiskClass::demand, 4 * kMiB);
+  EXPECT_EQ(next_tag(), 2U);
+  EXPECT_EQ(last_.bytes, kMiB);
+  EXPECT_FALSE(scheduler_.has_room(DiskKind::read));
+  EXPECT_TRUE(scheduler_.has_room(DiskKind::write));
+  EXPECT_EQ(scheduler_.pending(DiskClass::prefetch), 4 * kMiB);
+  EXPECT_EQ(scheduler_.pending(DiskClass::demand), 4 * kMiB);
 }
 
 TEST_F(SchedulerTest, LowerClassesLeavePlacesForDemand) {

@@ -11,13 +11,14 @@ namespace statecached {
 
 /// Bounds on what is with the kernel at one time. Bytes are limited rather than requests: beyond
 /// the knee of a drive's throughput curve more bytes in flight only lengthen the wait of the next
-/// demand read. 2 MiB of reads and 1 MiB of writes reach the flat part of the curve on the drives
-/// measured so far; a faster drive is told so by its settings. A transfer starts while fewer bytes
-/// than the limit are in flight, so the excess is always below one transfer.
+/// demand read. The limits are where the search for the knee starts (flight_budget.hpp). A transfer
+/// starts while fewer bytes than the limit are in flight, and is at most half of it, so that two
+/// are under way.
 struct SchedulerLimits {
-  std::uint64_t read_bytes = 2 * kMiB;
-  std::uint64_t write_bytes = 1 * kMiB;
-  std::uint64_t transfer_bytes = 1 * kMiB;  ///< longest single transfer
+  std::uint64_t read_bytes = 4 * kMiB;
+  std::uint64_t write_bytes = 4 * kMiB;
+  bool calibrate = true;                    ///< false: they stay as they are
+  std::uint64_t transfer_bytes = 4 * kMiB;  ///< longest single transfer
   std::size_t transfer_runs = 256;          ///< most memory runs (iovecs) in one transfer
   std::size_t transfers = 64;               ///< most transfers in flight, syncs included
 };

@@ -6,6 +6,11 @@
 namespace statecached {
 namespace {
 
+/// How long after a demand read the next is expected.
+constexpr Nanos kDemandMemory = std::chrono::milliseconds(10);
+/// Of write-behind while demand reads come; also the least that a small budget shortens others to.
+constexpr std::uint64_t kThrottledTransfer = 256 * kKiB;
+
 constexpr std::size_t index(DiskClass klass) noexcept {
   return static_cast<std::size_t>(klass);
 }
@@ -53,6 +58,7 @@ void Scheduler::add(DiskOp&& op, std::vector<Finished>& out) {
   for (const DiskPiece& piece : state.op.pieces)
     state.total += piece.bytes;
   state.unstarted = state.total;
+  pending_[index(state.op.klass)] += state.total;
   if (state.op.klass == DiskClass::demand && state.op.kind == DiskKind::read) ++demand_reads_;
   if (state.total == 0) {
     retire(slot, Instant{}, out);
@@ -66,14 +72,30 @@ void Scheduler::add(DiskOp&& op, std::vector<Finished>& out) {
   ++waiting_;
 }
 
-bool Scheduler::allowed(DiskClass klass, DiskKind kind) const noexcept {
-  const std::uint64_t limit = kind == DiskKind::write ? limits_.write_bytes : limits_.read_bytes;
-  if (bytes_[index(kind)] >= limit) return false;
+bool Scheduler::demand_comes(Instant now) const noexcept {
+  return demand_reads_ != 0 || (last_demand_ && now - *last_demand_ < kDemandMemory);
+}
+
+bool Scheduler::allowed(DiskClass klass, DiskKind kind, Instant now) const noexcept {
+  const std::uint64_t limit = budgets_[index(kind)].limit();
+  // What prefetch has in flight a demand read must wait for.
+  if (bytes_[index(kind)] >= (klass == DiskClass::prefetch ? limit / 2 : limit)) return false;
   // Many small transfers of the lower classes must not use up the places a demand read needs.
   const std::size_t reserve = klass == DiskClass::demand ? 0 : limits_.transfers / 4;
   if (transfers_ + reserve >= limits_.transfers) return false;
-  const bool throttled = klass == DiskClass::write_behind && demand_reads_ != 0;
+  const bool throttled = klass == DiskClass::write_behind && demand_comes(now);
   return !throttled || class_transfers_[index(klass)] == 0;
+}
+
+std::uint64_t Scheduler::longest(DiskClass klass, DiskKind kind, Instant now) const noexcept {
+  if (klass == DiskClass::write_behind && demand_comes(now)) return kThrottledTransfer;
+  const std::uint64_t share = budgets_[index(kind)].limit() / (klass == DiskClass::prefetch ? 4 : 2);
+  return std::min(limits_.transfer_bytes, round_down(std::max(share, kThrottledTransfer), kPage));
+}
+
+bool Scheduler::has_room(DiskKind kind) const noexcept {
+  if (transfers_ >= limits_.transfers) return false;
+  return kind == DiskKind::sync ? !sync_in_flight_ : allowed(DiskClass::demand, kind, {});
 }
 
 std::optional<Transfer> Scheduler::next(Instant now) {
@@ -82,7 +104,7 @@ std::optional<Transfer> Scheduler::next(Instant now) {
   for (const DiskClass klass : {DiskClass::demand, DiskClass::prefetch, DiskClass::write_behind}) {
     for (const DiskKind kind : {DiskKind::read, DiskKind::write}) {
       Queue& queue = queues_[index(klass)][index(kind)];
-      if (!queue.empty() && allowed(klass, kind)) return start_transfer(queue, klass, kind, now);
+      if (!queue.empty() && allowed(klass, kind, now)) return start_transfer(queue, klass, kind, now);
     }
   }
   return std::nullopt;
@@ -107,11 +129,12 @@ Transfer Scheduler::start_transfer(Queue& queue, DiskClass klass, DiskKind kind,
   Transfer transfer;
   transfer.kind = kind;
   transfer.klass = klass;
+  const std::uint64_t most = longest(klass, kind, now);
   while (!queue.empty()) {
     const std::uint32_t slot = queue.begin()->slot;
     OpState& state = slots_[slot];
     const std::uint64_t before = transfer.bytes;
-    take_pieces(state, slot, transfer);
+    take_pieces(state, slot, most, transfer);
     if (transfer.bytes != before && !state.started) state.started = now;
     if (state.unstarted != 0) break;
     queue.erase(queue.begin());
@@ -124,12 +147,15 @@ Transfer Scheduler::start_transfer(Queue& queue, DiskClass klass, DiskKind kind,
   return transfer;
 }
 
-void Scheduler::take_pieces(OpState& state, std::uint32_t slot, Transfer& transfer) const {
+void Scheduler::take_pieces(OpState& state,
+                            std::uint32_t slot,
+                            std::uint64_t longest,
+                            Transfer& transfer) const {
   std::uint64_t taken = 0;
   while (state.next_piece < state.op.pieces.size()) {
     const DiskPiece& piece = state.op.pieces[state.next_piece];
     const std::uint64_t from = piece.disk_offset + state.next_offset;
-    const std::uint64_t room = limits_.transfer_bytes - transfer.bytes;
+    const std::uint64_t room = longest - transfer.bytes;
     const std::uint64_t bytes = std::min(piece.bytes - state.next_offset, room);
     if (bytes != 0) {
       if (transfer.bytes == 0) transfer.disk_offset = from;
@@ -174,6 +200,10 @@ void Scheduler::finish(const Transfer& transfer,
   SC_ASSERT((os_error == 0) == (done_bytes == transfer.bytes));
   bytes_[index(transfer.kind)] -= transfer.bytes;
   --class_transfers_[index(transfer.klass)];
+  const std::size_t kind = index(transfer.kind);
+  const bool held_back = !queues_[0][kind].empty() || !queues_[1][kind].empty() ||
+                         (!queues_[2][kind].empty() && !demand_comes(now));
+  budgets_[kind].ended(done_bytes, held_back, bytes_[1 - kind] == 0, now);
   // Ops whose bytes all lie before the place of the failure are not harmed by it.
   std::uint64_t end = 0;
   for (const Transfer::Part& part : transfer.parts) {
@@ -205,12 +235,17 @@ void Scheduler::retire(std::uint32_t slot, Instant now, std::vector<Finished>& o
   OpState& state = slots_[slot];
   Finished finished;
   finished.kind = state.op.kind;
+  finished.klass = state.op.klass;
   finished.bytes = state.error == 0 ? state.total : 0;
   finished.done.tag = state.op.tag;
   finished.done.os_error = state.error;
   if (state.started) finished.done.service = now - *state.started;
   out.push_back(finished);
-  if (state.op.klass == DiskClass::demand && state.op.kind == DiskKind::read) --demand_reads_;
+  pending_[index(state.op.klass)] -= state.total;
+  if (state.op.klass == DiskClass::demand && state.op.kind == DiskKind::read) {
+    --demand_reads_;
+    last_demand_ = now;
+  }
   state.op = DiskOp{};
   free_.push_back(slot);
   --live_;
@@ -241,6 +276,14 @@ void DiskCounters::finished(const Finished& op) noexcept {
   queued_.fetch_sub(1, kOrder);
 }
 
+void DiskCounters::budgets(const Scheduler& scheduler) noexcept {
+  constexpr auto kOrder = std::memory_order_relaxed;
+  read_limit_.store(scheduler.budget(DiskKind::read).limit(), kOrder);
+  write_limit_.store(scheduler.budget(DiskKind::write).limit(), kOrder);
+  read_rate_.store(scheduler.budget(DiskKind::read).rate(), kOrder);
+  write_rate_.store(scheduler.budget(DiskKind::write).rate(), kOrder);
+}
+
 DiskStats DiskCounters::snapshot() const noexcept {
   constexpr auto kOrder = std::memory_order_relaxed;
   DiskStats stats;
@@ -251,6 +294,10 @@ DiskStats DiskCounters::snapshot() const noexcept {
   stats.bytes_read = bytes_read_.load(kOrder);
   stats.bytes_written = bytes_written_.load(kOrder);
   stats.queued = queued_.load(kOrder);
+  stats.read_limit = read_limit_.load(kOrder);
+  stats.write_limit = write_limit_.load(kOrder);
+  stats.read_rate = read_rate_.load(kOrder);
+  stats.write_rate = write_rate_.load(kOrder);
   return stats;
 }
 

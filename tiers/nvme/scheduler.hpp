@@ -2,6 +2,10 @@
 // Which bytes a drive moves next. Pure: no I/O, no threads, no clock; every engine owns one and
 // drives it from one thread or under one lock.
 //
+// Bytes in flight of each kind are limited by a FlightBudget. Prefetch has half of it, and while
+// demand reads come (one unfinished, or the last ended less than 10 ms ago) write-behind has one
+// transfer of 256 KiB at a time: so a demand read waits for little that is under way.
+//
 // Classes are served in strict order; inside a class by deadline (prefetch) or by arrival. Pieces
 // that follow each other on the drive, also those of consecutive ops, become one transfer, up to
 // limits.transfer_bytes; longer runs are split there. Ops in flight together must not overlap where
@@ -12,6 +16,7 @@
 
 #include "tiers/disk.hpp"
 #include "tiers/memory.hpp"
+#include "tiers/nvme/flight_budget.hpp"
 #include "tiers/nvme/options.hpp"
 
 #include <array>
@@ -49,12 +54,16 @@ struct Transfer {
 struct Finished {
   DiskDone done;
   DiskKind kind = DiskKind::read;
+  DiskClass klass = DiskClass::demand;
   std::uint64_t bytes = 0;
 };
 
 class Scheduler {
  public:
-  explicit Scheduler(const SchedulerLimits& limits) : limits_(limits) {}
+  explicit Scheduler(const SchedulerLimits& limits)
+      : limits_(limits),
+        budgets_{FlightBudget{limits.read_bytes, !limits.calibrate},
+                 FlightBudget{limits.write_bytes, !limits.calibrate}} {}
 
   /// Takes the op. One without pieces (and no sync) is over at once.
   void add(DiskOp&& op, std::vector<Finished>& out);
@@ -75,6 +84,18 @@ class Scheduler {
 
   /// Whether anything waits to be started.
   [[nodiscard]] bool waiting() const noexcept { return waiting_ != 0; }
+
+  /// Whether a demand op of this kind could start now: if not, a transfer in flight must end first.
+  [[nodiscard]] bool has_room(DiskKind kind) const noexcept;
+
+  /// Bytes of a class that are accepted and not over.
+  [[nodiscard]] std::uint64_t pending(DiskClass klass) const noexcept {
+    return pending_[static_cast<std::size_t>(klass)];
+  }
+
+  [[nodiscard]] const FlightBudget& budget(DiskKind kind) const noexcept {
+    return budgets_[kind == DiskKind::write ? 1 : 0];
+  }
 
   [[nodiscard]] std::size_t in_flight() const noexcept { return transfers_; }
 
@@ -105,10 +126,15 @@ class Scheduler {
 
   [[nodiscard]] static Key key_of(const OpState& state, std::uint32_t slot) noexcept;
   [[nodiscard]] Queue& queue_of(const OpState& state) noexcept;
-  [[nodiscard]] bool allowed(DiskClass klass, DiskKind kind) const noexcept;
+  [[nodiscard]] bool allowed(DiskClass klass, DiskKind kind, Instant now) const noexcept;
+  [[nodiscard]] bool demand_comes(Instant now) const noexcept;
+  [[nodiscard]] std::uint64_t longest(DiskClass klass, DiskKind kind, Instant now) const noexcept;
   [[nodiscard]] Transfer start_sync(Instant now);
   [[nodiscard]] Transfer start_transfer(Queue& queue, DiskClass klass, DiskKind kind, Instant now);
-  void take_pieces(OpState& state, std::uint32_t slot, Transfer& transfer) const;
+  void take_pieces(OpState& state,
+                   std::uint32_t slot,
+                   std::uint64_t longest,
+                   Transfer& transfer) const;
   void end_part(std::uint32_t slot,
                 std::uint64_t bytes,
                 int os_error,
@@ -117,6 +143,9 @@ class Scheduler {
   void retire(std::uint32_t slot, Instant now, std::vector<Finished>& out);
 
   SchedulerLimits limits_;
+  std::array<FlightBudget, 2> budgets_;  ///< [read or write]
+  std::array<std::uint64_t, 3> pending_{};
+  std::optional<Instant> last_demand_;   ///< when a demand read last ended
   std::vector<OpState> slots_;
   std::vector<std::uint32_t> free_;
   std::array<std::array<Queue, 2>, 3> queues_;  ///< [class][read or write]
@@ -141,6 +170,8 @@ class DiskCounters {
 
   void finished(const Finished& op) noexcept;
 
+  void budgets(const Scheduler& scheduler) noexcept;
+
   void dropped(std::uint64_t ops) noexcept { queued_.fetch_sub(ops, std::memory_order_relaxed); }
 
   [[nodiscard]] DiskStats snapshot() const noexcept;
@@ -148,6 +179,8 @@ class DiskCounters {
  private:
   std::atomic<std::uint64_t> reads_{0}, writes_{0}, syncs_{0}, errors_{0};
   std::atomic<std::uint64_t> bytes_read_{0}, bytes_written_{0}, queued_{0};
+  std::atomic<std::uint64_t> read_limit_{0}, write_limit_{0};
+  std::atomic<double> read_rate_{0}, write_rate_{0};
 };
 
 }  // namespace statecached

@@ -132,6 +132,7 @@ void SimDisk::end_transfer(const Transfer& transfer, Instant now) {
 }
 
 void SimDisk::collect() {
+  counters_.budgets(scheduler_);
   for (const Finished& op : finished_) {
     counters_.finished(op);
     done_.push_back(op.done);

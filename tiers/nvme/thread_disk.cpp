@@ -46,7 +46,9 @@ ThreadDisk::ThreadDisk(DrivePath&& path,
       memories_(memories),
       options_(options),
       waker_(std::move(waker)),
-      scheduler_(limits_of(options)) {}
+      scheduler_(limits_of(options)) {
+  counters_.budgets(scheduler_);
+}
 
 std::unique_ptr<ThreadDisk> ThreadDisk::create(DrivePath&& path,
                                                const Memories& memories,
@@ -149,6 +151,7 @@ void ThreadDisk::work() {
     const bool over = finished_.size() != before;
     for (std::size_t i = before; i < finished_.size(); ++i)
       counters_.finished(finished_[i]);
+    counters_.budgets(scheduler_);
     if (stopping_ && !scheduler_.waiting()) work_.notify_all();
     if (over && waker_) {
       lock.unlock();

@@ -25,6 +25,13 @@ constexpr std::uint64_t kRegisteredMax = 1 * kGiB;
 /// A transfer that the kernel keeps refusing for want of resources fails after so many attempts.
 constexpr int kAttemptsMax = 64;
 
+constexpr std::uint64_t kRingBytes = 4 * kMiB;
+constexpr std::uint8_t kStopBit = 8;
+
+constexpr std::uint8_t bit_of(DiskKind kind) noexcept {
+  return static_cast<std::uint8_t>(1U << static_cast<unsigned>(kind));
+}
+
 /// Owns an initialised ring.
 class Ring {
  public:
@@ -94,12 +101,14 @@ class UringDisk::Worker {
   std::vector<Flight> flights_;
   std::vector<std::uint32_t> free_;
   std::vector<Finished> finished_;
+  std::uint64_t unrung_ = 0;  ///< bytes handed over since the waker was called
   std::uint64_t wake_count_ = 0;  ///< where the kernel puts the eventfd's value
   bool wake_armed_ = false;
 };
 
 Result<> UringDisk::Worker::prepare() {
   SC_TRY(open_ring());
+  disk_.counters_.budgets(scheduler_);
   register_file();
   if (disk_.options_.register_buffers) register_buffers();
   flights_.resize(disk_.options_.limits.transfers);
@@ -284,27 +293,44 @@ void UringDisk::Worker::reap() {
   }
 }
 
+/// Hands over what has finished. Whoever waits is woken at once for the last of a class, a sync or
+/// a failure; of a long backlog after a quarter of what is left of it or 4 MiB, whichever is less: a
+/// wake-up costs as much CPU as reading 256 KiB.
 void UringDisk::Worker::deliver() {
   if (finished_.empty()) return;
+  bool now = false;
   for (const Finished& op : finished_) {
     disk_.counters_.finished(op);
+    unrung_ += op.bytes;
+    const std::uint64_t left = scheduler_.pending(op.klass);
+    now = now || op.kind == DiskKind::sync || op.done.os_error != 0 ||
+          unrung_ >= std::min(left / 4, kRingBytes);
     // There is room: submit() bounds what is accepted and not polled.
     const bool pushed = disk_.outgoing_.push(DiskDone(op.done));
     SC_ASSERT(pushed);
   }
   finished_.clear();
-  if (disk_.waker_) disk_.waker_();
+  disk_.counters_.budgets(scheduler_);
+  if (!now || !disk_.waker_) return;
+  unrung_ = 0;
+  // The drive first: waking a sleeper may take longer than a small transfer.
+  if (::io_uring_sq_ready(ring_.get()) != 0) static_cast<void>(::io_uring_submit(ring_.get()));
+  disk_.waker_();
 }
 
-/// Sleeps until a completion. Both sides swap `sleeping_` around their look at the queue, so either
+/// Sleeps until a completion. Both sides swap `wanted_` around their look at the queue, so either
 /// the op is seen here or the conductor sees the sleeper and signals.
 void UringDisk::Worker::wait() {
   arm_wake();
-  disk_.sleeping_.exchange(true);
+  std::uint8_t wanted = kStopBit;
+  for (const DiskKind kind : {DiskKind::read, DiskKind::write, DiskKind::sync}) {
+    if (scheduler_.has_room(kind)) wanted = static_cast<std::uint8_t>(wanted | bit_of(kind));
+  }
+  disk_.wanted_.exchange(wanted);
   const bool leaving = disk_.stopping_.load() && scheduler_.ops() == 0;
   const bool idle = disk_.incoming_.empty() && !leaving;
   const int rc = ::io_uring_submit_and_wait(ring_.get(), idle ? 1 : 0);
-  disk_.sleeping_.exchange(false);
+  disk_.wanted_.exchange(0);
   SC_ASSERT(rc >= 0 || rc == -EINTR || rc == -EAGAIN || rc == -EBUSY);
 }
 
@@ -353,12 +379,13 @@ Result<std::unique_ptr<UringDisk>> UringDisk::create(DrivePath&& path,
 UringDisk::~UringDisk() {
   if (!thread_.joinable()) return;
   stopping_.store(true);
-  wake_worker();
+  wake_worker(kStopBit);
   thread_.join();
 }
 
-void UringDisk::wake_worker() noexcept {
-  if (!sleeping_.exchange(false)) return;
+void UringDisk::wake_worker(std::uint8_t bits) noexcept {
+  // A read-modify-write, so that the push before it is not passed by a plain load.
+  if ((wanted_.fetch_or(0) & bits) == 0 || wanted_.exchange(0) == 0) return;
   const std::uint64_t one = 1;
   const ssize_t put = ::write(event_.get(), &one, sizeof one);
   SC_ASSERT(put == static_cast<ssize_t>(sizeof one));
@@ -368,10 +395,11 @@ bool UringDisk::submit(DiskOp& op) {
   check_op(op, path_.capacity, &memories_);
   if (outstanding_ >= options_.queue_ops) return false;
   counters_.accepted();  // before the push: the worker takes it off again
+  const std::uint8_t bit = bit_of(op.kind);
   const bool pushed = incoming_.push(std::move(op));
   SC_ASSERT(pushed);
   ++outstanding_;
-  wake_worker();
+  wake_worker(bit);
   return true;
 }
 

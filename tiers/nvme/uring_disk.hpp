@@ -1,7 +1,8 @@
 #pragma once
 // A drive path through io_uring: one thread owns the ring and the scheduler and sleeps in the
 // kernel until a transfer ends or the conductor signals an eventfd, which it does only when the
-// thread sleeps.
+// thread sleeps and could start what was submitted: while the bytes in flight are at their limit
+// the next completion picks it up.
 //
 // Probed at start: SINGLE_ISSUER|DEFER_TASKRUN (else plain flags), a registered file, registered
 // buffers (else ordinary vectors, also for transfers that are scattered in memory).
@@ -46,7 +47,7 @@ class UringDisk final : public Disk {
  private:
   class Worker;
   UringDisk(const Memories& memories, const DiskOptions& options, Waker waker);
-  void wake_worker() noexcept;
+  void wake_worker(std::uint8_t bits) noexcept;
 
   // Written before the thread runs.
   const Memories& memories_;
@@ -64,7 +65,7 @@ class UringDisk final : public Disk {
   // Shared.
   SpscQueue<DiskOp> incoming_;
   SpscQueue<DiskDone> outgoing_;
-  std::atomic<bool> sleeping_{false};
+  std::atomic<std::uint8_t> wanted_{0};  ///< bit per DiskKind that wakes the sleeping thread
   std::atomic<bool> stopping_{false};
   DiskCounters counters_;
 
