@@ -10,7 +10,7 @@ PolicyTraits traits_of(PolicyName name) noexcept {
     case PolicyName::marconi: break;
     case PolicyName::lru: return {.whole_nodes = true, .refresh_path = true, .terms = PolicyTraits::Terms::none};
     case PolicyName::marconi_paper:
-      return {.whole_nodes = true, .single_child = true, .terms = PolicyTraits::Terms::paper};
+      return {.whole_nodes = true, .single_child = true, .wants_held = true, .terms = PolicyTraits::Terms::paper};
   }
   return {};
 }

@@ -27,6 +27,7 @@ struct Candidate {
   Instant last_use{};
   std::uint64_t used = 0;     ///< logical time of its last use
   std::uint32_t hits = 0;     ///< requests that resumed from it
+  bool held = false;          ///< not to be chosen now; only for policies that judge all together
 };
 
 class EvictionPolicy {
@@ -55,6 +56,7 @@ struct PolicyTraits {
   bool whole_nodes = false;
   bool single_child = false;   ///< with whole_nodes: above a single child the checkpoint alone goes
   bool refresh_path = false;   ///< a request refreshes every node it passes; else the one it resumed from
+  bool wants_held = false;     ///< put() also what is held and could else be chosen
   enum class Terms : std::uint8_t { none, seconds, paper };
   Terms terms = Terms::seconds;  ///< what Candidate::efficiency is
 };

@@ -39,7 +39,7 @@ class PaperScore final : public EvictionPolicy {
     double efficiency = 0;
     std::uint64_t used = 0;
     std::uint64_t bytes = 0;
-    Lane lane = Lane::clean;
+    std::uint8_t queue = 0;
     bool present = false;
   };
   struct Queue {
@@ -51,7 +51,8 @@ class PaperScore final : public EvictionPolicy {
   double alpha_;
   std::uint64_t clock_ = 0;
   std::vector<Entry> entries_;
-  std::array<Queue, 2> lanes_;
+  static constexpr std::uint8_t kHeld = 2;
+  std::array<Queue, 3> lanes_;  ///< by Lane; then those that are held: they count in the normalisation alone
 };
 
 }  // namespace statecached

@@ -116,6 +116,7 @@ struct Ticket {
   std::uint16_t released = 0;
   bool finished = false, tainted = false, lost = false;
   std::uint32_t open_slots = 0;
+  std::uint32_t branch_gone = kUnknown;  ///< the other side of this branch point went to make room: nothing parts there now
   IdChain chain;
 };
 
@@ -232,6 +233,7 @@ class CacheImpl {
     index_.node(ix).used = clock_;
   }
   [[nodiscard]] int children_in(const Node& node, Tier tier) const;
+  [[nodiscard]] bool candidate_in(const Node& node, Tier tier) const;
   void heirs_of(NodeIx node, std::vector<NodeIx>& out) const;
   void requeue_heirs(NodeIx node, Instant now);
   std::uint64_t evict_whole(NodeIx node, Tier tier, Instant now);

@@ -30,6 +30,13 @@ int CacheImpl::children_in(const Node& node, Tier tier) const {
   return found;
 }
 
+/// Could be given up if nothing held it.
+bool CacheImpl::candidate_in(const Node& node, Tier tier) const {
+  if (node.in_tier[index(tier)] == 0) return false;
+  const int kids = children_in(node, tier);
+  return kids == 0 || (kids == 1 && traits_.single_child && node.state_bytes[index(tier)] > 0);
+}
+
 /// The nearest nodes below that have a checkpoint: what they save counts from the nearest one above them.
 void CacheImpl::heirs_of(NodeIx ix, std::vector<NodeIx>& out) const {
   std::vector<NodeIx> stack;
@@ -119,6 +126,8 @@ void CacheImpl::prepare_insert(Ticket& ticket, std::span<const WantItem> wants, 
   if (need <= available) return;
   if (grown) tick();
   static_cast<void>(evict(home, need - available, now));
+  const Node& other = index_.node(here.node);
+  if (grown && other.objects.empty() && other.first_child == kNil) ticket.branch_gone = here.at;
 }
 
 }  // namespace statecached

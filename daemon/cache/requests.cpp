@@ -461,6 +461,7 @@ Reason CacheImpl::check_want(const Ticket& ticket, const SpaceInfo& space, const
   if (ticket.tainted) return Reason::tainted;
   if (draining_) return Reason::not_worth_it;
   if (ticket.generation != space.generation || ticket.lost) return Reason::invalidated;
+  if (group.need == Need::end && want.end == ticket.branch_gone) return Reason::not_worth_it;
   if (group.need == Need::end && want.end < ticket.prompt) {
     const auto& wanted = ticket.answer.wishes;
     const bool wished = std::find(wanted.begin(), wanted.end(), want.end) != wanted.end();

@@ -259,17 +259,18 @@ void CacheImpl::requeue(NodeIx ix, Instant now) {
     if (!present(tier)) continue;
     EvictionPolicy& victims = *victims_[index(tier)];
     ObjectIx victim = kNil;
-    if (!next_victim(ix, tier, victim)) {
+    const bool held = !next_victim(ix, tier, victim);
+    const Node& node = index_.node(ix);
+    if (held && !(traits_.wants_held && node.alive && candidate_in(node, tier))) {
       victims.erase(ix);
       continue;
     }
-    const Node& node = index_.node(ix);
-    const Lane lane = tier == Tier::nvme || droppable(victim, tier) ? Lane::clean : Lane::dirty;
+    const Lane lane = held || tier == Tier::nvme || droppable(victim, tier) ? Lane::clean : Lane::dirty;
     double efficiency = 0;
     if (traits_.terms == PolicyTraits::Terms::seconds) efficiency = terms(ix, tier).efficiency();
     if (traits_.terms == PolicyTraits::Terms::paper) efficiency = paper_efficiency(index_, ix, tier, spaces_[node.space].spec, spaces_[node.space].has_end);
     const std::uint64_t bytes = node.kv_bytes[index(tier)] + node.state_bytes[index(tier)];
-    victims.put({ix, lane, efficiency, bytes, node.last_use, node.used, node.hits}, now);
+    victims.put({ix, lane, efficiency, bytes, node.last_use, node.used, node.hits, held}, now);
   }
 }
 

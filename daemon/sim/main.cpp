@@ -27,7 +27,7 @@ constexpr std::uint64_t kUnlimited = 15 * kTiB;
 struct Arguments {
   std::string trace, model, state_dtype;
   std::vector<std::string> device{""}, host{""}, nvme{""}, policy{"marconi"};
-  std::string alpha = "auto", admission = "auto", demotion = "priced", nvme_write = "behind", bytes_scale = "1", compat;
+  std::string alpha = "auto", admission = "auto", demotion = "priced", nvme_write = "behind", bytes_scale = "1", compat, per_request;
   double host_gb_per_s = 50, nvme_gb_per_s = 2, engine_tflops = 400;
   std::uint32_t block_tokens = 64;
   std::uint64_t seed = 1, limit = 0;
@@ -63,6 +63,7 @@ void describe(CLI::App& app, Arguments& a) {
   app.add_option("--block-tokens", a.block_tokens, "tokens of a KV block")->capture_default_str()->check(CLI::Range(1U, kBlockTokensMax));
   app.add_option("--state-dtype", a.state_dtype, "bf16conv_fp32ssm (default) or 2byte");
   app.add_option("--compat", a.compat, "reference: count as the paper's simulator does");
+  app.add_option("--per-request", a.per_request, "CSV file: what each request hit, and what each tier then held");
   app.add_option("--seed", a.seed, "of all chance")->capture_default_str();
   app.add_option("--limit", a.limit, "requests at most")->check(CLI::PositiveNumber);
   app.add_flag("--json", a.json, "one JSON object on standard output");
@@ -204,11 +205,24 @@ int run_all(const Arguments& a) {
   if (!model) return usage("--model: " + model.error().text);
   const auto spec = namespace_spec(*model, {*scale, a.block_tokens, a.state_dtype});
   if (!spec) return usage(spec.error().text);
-  const auto runs = plan(a, *spec);
+  auto runs = plan(a, *spec);
   if (!runs) return usage(runs.error().text);
 
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> rows(nullptr, &std::fclose);
+  if (!a.per_request.empty()) {
+    rows.reset(std::fopen(a.per_request.c_str(), "w"));
+    if (rows == nullptr) return failed(fail_errno(a.per_request).value());
+    fmt::print(rows.get(), "policy,device,host,nvme,request,input_tokens,hit_tokens,ttft_ms,device_bytes,host_bytes,nvme_bytes\n");
+  }
   std::vector<std::pair<Run, SimResult>> all;
-  for (const Run& run : *runs) {
+  for (Run& run : *runs) {
+    if (rows != nullptr) {
+      run.settings.each = [&](const SimRow& row) {
+        const SimSettings& s = run.settings;
+        fmt::print(rows.get(), "{},{},{},{},{},{},{},{:.3f},{},{},{}\n", run.policy, s.device_bytes, s.host_bytes, s.nvme_bytes, row.index,
+                   row.input_tokens, row.hit_tokens, row.ttft_ms, row.bytes[0], row.bytes[1], row.bytes[2]);
+      };
+    }
     auto trace = TraceReader::open(a.trace, a.limit);
     if (!trace) return failed(trace.error());
     Progress bar(run.policy, (*trace)->requests());

@@ -209,6 +209,11 @@ Result<> Simulator::run(const TraceRequest& request) {
   result_.flops += cost.flops(0, prompt);
   result_.flops_saved += cost.flops(0, hit);
   cache_us_.push_back(seconds(in_cache_) * 1e6);
+  if (settings_.each) {
+    SimRow row{request.index, prompt, hit, ttft_ms_.back(), {}};
+    for (const Tier tier : {Tier::device, Tier::host, Tier::nvme}) row.bytes[index(tier)] = cache_->tier(tier).used;
+    settings_.each(row);
+  }
   return {};
 }
 

@@ -18,6 +18,14 @@
 
 namespace statecached {
 
+/// One request, when it is over.
+struct SimRow {
+  std::uint64_t index = 0;
+  std::uint32_t input_tokens = 0, hit_tokens = 0;
+  double ttft_ms = 0;
+  std::array<std::uint64_t, kTiers> bytes{};  ///< in each tier now
+};
+
 struct SimSettings {
   NamespaceSpec spec;
   PolicyOptions policy;
@@ -30,6 +38,7 @@ struct SimSettings {
   /// Counts as the paper's simulator does: a whole input may hit, loads are free, the deepest hit is taken.
   bool compat_reference = false;
   std::uint64_t seed = 1;
+  std::function<void(const SimRow&)> each;  ///< called after each request
 };
 
 struct Percentiles {
