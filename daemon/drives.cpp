@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 #include <thread>
 
 namespace statecached {
@@ -70,41 +71,72 @@ std::unique_ptr<Disk> make_gone_disk() {
   return std::make_unique<GoneDisk>();
 }
 
-Result<> NumberedCatalog::load(const std::function<void(CatalogRow&&)>& row) {
-  std::vector<ObjectKey> gone;
-  SC_TRY(inner_.load([&](CatalogRow&& next) {
-    if (const auto* object = std::get_if<ObjectRow>(&next)) {
-      const bool lost = std::ranges::any_of(object->extents, [&](const DiskExtent& extent) {
-        return extent.path >= numbers_.drives.size() || numbers_.changed.contains(extent.path);
-      });
-      if (lost) {
-        gone.push_back({object->ns, object->number});
-        return;
-      }
-    }
-    row(std::move(next));
-  }));
-  if (!gone.empty()) {
+bool NumberedCatalog::lost(const CatalogRow& row) {
+  const auto* object = std::get_if<ObjectRow>(&row);
+  if (object == nullptr) return false;
+  const bool lost = std::ranges::any_of(object->extents, [&](const DiskExtent& extent) {
+    return extent.path >= numbers_.drives.size() || numbers_.changed.contains(extent.path);
+  });
+  if (lost) gone_.push_back({object->ns, object->number});
+  return lost;
+}
+
+/// The rows have all been seen: what is gone is deleted before its number may name another drive.
+Result<> NumberedCatalog::settle() {
+  if (!gone_.empty()) {
     log::warn("{} stored objects lay on drives that are not there any more; they are forgotten",
-              gone.size());
-    SC_TRY(remove(std::move(gone)));
+              gone_.size());
+    SC_TRY(remove(std::move(gone_)));
+    gone_.clear();
   }
   return inner_.record_paths(numbers_.uuids);
 }
 
+Result<> NumberedCatalog::load(const std::function<void(CatalogRow&&)>& row) {
+  SC_TRY(inner_.load([&](CatalogRow&& next) {
+    if (!lost(next)) row(std::move(next));
+  }));
+  return settle();
+}
+
+Result<bool> NumberedCatalog::load_some(std::size_t most,
+                                        const std::function<void(CatalogRow&&)>& row) {
+  SC_ASSIGN(const bool last, inner_.load_some(most, [&](CatalogRow&& next) {
+    if (!lost(next)) row(std::move(next));
+  }));
+  if (last) SC_TRY(settle());
+  return last;
+}
+
 Result<> NumberedCatalog::remove(std::vector<ObjectKey> keys) {
-  CatalogBatch batch;
+  CatalogBatch batch;  // tag 0: the cache's begin at 1
   batch.deletes = std::move(keys);
-  if (!inner_.submit(batch))
-    return fail(Errc::internal, "a catalog that was just opened takes no batch");
-  std::vector<CatalogDone> done;
-  // At start, before anybody is served: nothing else can finish first.
-  while (inner_.poll(done) == 0)
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  if (!done.front().ok)
-    return fail(Errc::io,
-                fmt::format("deleting rows of drives that are gone: {}", done.front().error));
-  return {};
+  bool submitted = inner_.submit(batch);
+  while (true) {
+    std::vector<CatalogDone> done;
+    // Once, at start, and only after drives have changed: for some milliseconds nobody is served.
+    if (inner_.poll(done) == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::optional<CatalogDone> ours;
+    for (CatalogDone& each : done) {
+      if (each.tag == 0) {
+        ours = std::move(each);
+      } else {
+        kept_.push_back(std::move(each));  // the cache's, for its next poll
+      }
+    }
+    if (!submitted) submitted = inner_.submit(batch);
+    if (!ours) continue;
+    if (ours->ok) return {};
+    return fail(Errc::io, fmt::format("deleting rows of drives that are gone: {}", ours->error));
+  }
+}
+
+std::size_t NumberedCatalog::poll(std::vector<CatalogDone>& out) {
+  const std::size_t count = kept_.size();
+  for (CatalogDone& done : kept_)
+    out.push_back(std::move(done));
+  kept_.clear();
+  return count + inner_.poll(out);
 }
 
 }  // namespace statecached

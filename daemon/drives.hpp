@@ -40,17 +40,29 @@ class NumberedCatalog final : public Catalog {
 
   [[nodiscard]] bool submit(CatalogBatch& batch) override { return inner_.submit(batch); }
 
-  std::size_t poll(std::vector<CatalogDone>& out) override { return inner_.poll(out); }
+  std::size_t poll(std::vector<CatalogDone>& out) override;
 
   [[nodiscard]] Result<> load(const std::function<void(CatalogRow&&)>& row) override;
+
+  [[nodiscard]] Result<> load_begin(const std::function<void(CatalogRow&&)>& row) override {
+    return inner_.load_begin(row);
+  }
+
+  [[nodiscard]] Result<bool> load_some(
+      std::size_t most,
+      const std::function<void(CatalogRow&&)>& row) override;
 
   [[nodiscard]] CatalogStats stats() const override { return inner_.stats(); }
 
  private:
   [[nodiscard]] Result<> remove(std::vector<ObjectKey> keys);
+  [[nodiscard]] bool lost(const CatalogRow& row);
+  [[nodiscard]] Result<> settle();
 
   RocksCatalog& inner_;
   DriveNumbers numbers_;
+  std::vector<ObjectKey> gone_;    ///< rows of drives that have changed
+  std::vector<CatalogDone> kept_;  ///< completions that remove() met and that are not its own
 };
 
 }  // namespace statecached

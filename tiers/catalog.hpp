@@ -101,6 +101,13 @@ class Catalog {
   /// objects by number (so parents come before children). A row that cannot be decoded is dropped and
   /// counted. Called before the first submit; runs on the caller's thread.
   [[nodiscard]] virtual Result<> load(const std::function<void(CatalogRow&&)>& row) = 0;
+  /// The same in pieces, for who serves meanwhile. load_begin() hands out every namespace and domain
+  /// before it returns; objects then come from load_some(), about `most` at a time, in the order of
+  /// load(). It never waits: it hands out what has been read by now (the waker rings for more), and
+  /// returns true when there is nothing more to come. Batches may be submitted in between; what they
+  /// change is not seen by this load.
+  [[nodiscard]] virtual Result<> load_begin(const std::function<void(CatalogRow&&)>& row) = 0;
+  [[nodiscard]] virtual Result<bool> load_some(std::size_t most, const std::function<void(CatalogRow&&)>& row) = 0;
   [[nodiscard]] virtual CatalogStats stats() const = 0;
 };
 

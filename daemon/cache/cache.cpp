@@ -56,6 +56,7 @@ CacheImpl::CacheImpl(CacheOptions options, CacheSeams seams, CacheListener* list
   SC_ASSERT(seams_.disks.empty() || options_.host_bytes > 0);
   for (const Disk* disk : seams_.disks) disks_.emplace_back(disk->capacity());
   disk_backlog_.resize(disks_.size());
+  disk_setbacks_.resize(disks_.size());
 }
 
 Cache::Cache(CacheOptions options, CacheSeams seams, CacheListener* listener)
@@ -63,6 +64,9 @@ Cache::Cache(CacheOptions options, CacheSeams seams, CacheListener* listener)
 Cache::~Cache() = default;
 
 Result<std::uint64_t> Cache::recover(Instant now, std::int64_t wall_now) { return impl_->recover(now, wall_now); }
+Result<> Cache::recover_begin(Instant now, std::int64_t wall_now) { return impl_->recover_begin(now, wall_now); }
+bool Cache::recovering() const noexcept { return impl_->recovery_ != nullptr; }
+std::uint64_t Cache::recovered() const noexcept { return impl_->recovered_; }
 
 Result<ClientIx> Cache::attach(const NamespaceSpec& spec, MemberInfo member, Instant now) {
   return impl_->attach(spec, std::move(member), now);

@@ -212,6 +212,8 @@ struct CacheCounters {
   std::uint64_t bytes_stored = 0, bytes_dropped = 0, nvme_bytes_written = 0, nvme_bytes_read = 0;
   std::uint64_t checksum_failures = 0, io_errors = 0, loads = 0, load_failures = 0, evictions = 0;
   std::uint64_t prefetched_unused_bytes = 0;
+  std::uint64_t catalog_errors = 0;     ///< batches that the catalog refused
+  std::uint64_t dropped_unwritten = 0;  ///< objects given up while nothing could be written to NVMe
   double flops = 0, flops_saved = 0;
 };
 
@@ -275,6 +277,12 @@ class Cache {
   // ---- start ------------------------------------------------------------------------------------
   /// Reads the catalog and takes over what lies on the drives. Before anything else.
   [[nodiscard]] Result<std::uint64_t> recover(Instant now, std::int64_t wall_now);
+  /// The same without waiting for every row: namespaces are known on return, step() takes objects over
+  /// as they are read, hot namespaces first. What is known is served; nothing is written to NVMe or
+  /// given up there before the last row.
+  [[nodiscard]] Result<> recover_begin(Instant now, std::int64_t wall_now);
+  [[nodiscard]] bool recovering() const noexcept;
+  [[nodiscard]] std::uint64_t recovered() const noexcept;  ///< objects taken over so far
 
   // ---- clients ----------------------------------------------------------------------------------
   /// Opens (or finds) the namespace and registers the member. Errors: a spec that is invalid; a tier

@@ -1,9 +1,10 @@
 #pragma once
-// The inside of Cache. One class, in six files by what they do:
+// The inside of Cache. One class, in seven files by what they do:
 //   requests.cpp   clients, tickets, leases, reservations
 //   tiers.cpp      space, victims, dropping copies
 //   nodes.cpp      what policies that work node by node need
-//   transfers.cpp  loads, write-behind, copies down, catalog batches, flush, verify
+//   transfers.cpp  loads, write-behind, copies down, catalog batches
+//   sweeps.cpp     flush, verify: work over everything, a bounded piece a step
 //   recovery.cpp   what the catalog says at start
 //   inspect.cpp    what operators ask
 
@@ -26,6 +27,9 @@ inline constexpr std::uint64_t kDiskOpBytes = 1ULL << 20U;  ///< one transfer (l
 inline constexpr std::uint64_t kBatchBytes = 8ULL << 20U;   ///< one write-behind batch
 inline constexpr std::size_t kBatchesMax = 8;               ///< in flight
 inline constexpr std::uint32_t kTokensMax = 1U << 24U;      ///< of one sequence
+inline constexpr Nanos kSetbackFirst = std::chrono::milliseconds(100);
+inline constexpr Nanos kSetbackMost = std::chrono::seconds(30);
+inline constexpr std::size_t kRowsPerStep = 512;            ///< taken over at start, and swept
 
 /// What the tiers know of an object, beside the policy's Object of the same number.
 struct Resident {
@@ -52,7 +56,7 @@ struct Resident {
 struct DomainInfo {
   std::uint32_t number = 0;
   NodeIx root = kNil;
-  bool durable = false;
+  bool durable = false;             ///< its row is in the catalog
 };
 
 struct SpaceInfo {
@@ -63,7 +67,8 @@ struct SpaceInfo {
   std::map<Domain, DomainInfo> domains;
   ObjectNumber next_number = 1;
   std::uint32_t next_domain = 1;
-  bool durable = false;             ///< its row is written
+  bool durable = false;             ///< its row, as it is now, is in the catalog
+  bool row_sent = false;            ///< some row of it may be there
   bool has_end = false;
   bool removed = false;
   std::uint32_t clients = 0;
@@ -142,13 +147,44 @@ struct WriteBatch {
   Phase phase = Phase::sums;
   std::uint16_t path = 0;
   std::vector<ObjectIx> objects;
+  std::vector<std::pair<NamespaceIx, std::uint32_t>> spaces;   ///< rows it carries: generation
+  std::vector<std::pair<NamespaceIx, std::uint32_t>> domains;  ///< rows it carries: number
   std::size_t parts = 0;
   bool failed = false;
   Reason reason = Reason::none;
 };
 
+/// Kept whole until it is durable: what the catalog refuses is asked for again.
 struct DeleteBatch {
   std::vector<std::pair<std::uint16_t, PageRuns>> runs;  ///< freed when it is durable
+  std::vector<ObjectKey> rows;
+  std::vector<std::uint32_t> dropped;      ///< namespaces, all rows
+  std::vector<NamespaceIx> renewed;        ///< namespaces whose row is written again (generation)
+
+  [[nodiscard]] bool empty() const noexcept { return rows.empty() && dropped.empty() && renewed.empty(); }
+};
+
+/// A part of the way to the drives that refused something: left alone for a while, longer each time.
+struct Setback {
+  Nanos pause{};
+  Instant until{};
+
+  void refused(Instant now) noexcept {
+    pause = pause.count() == 0 ? kSetbackFirst : std::min<Nanos>(pause * 2, kSetbackMost);
+    until = now + pause;
+  }
+  void worked() noexcept { *this = Setback{}; }
+  [[nodiscard]] bool waits(Instant now) const noexcept { return now < until; }
+};
+
+/// While the catalog is being read.
+struct Recovery {
+  std::unordered_map<std::uint64_t, ObjectIx> seen;      ///< (namespace, number)
+  std::vector<std::vector<DomainInfo*>> domains;         ///< [namespace][number]
+  std::uint64_t kept = 0, rejected = 0;
+  std::int64_t wall_now = 0;
+  bool reading = true;                     ///< rows are still to come
+  std::size_t next_node = 0;               ///< then: nodes before it are queued for eviction
 };
 
 enum class JobKind : std::uint8_t { load_read, load_verify, batch_sum, batch_data, batch_sync, batch_rows, rows_deleted, copy_down, verify_read, verify_sum };
@@ -164,19 +200,31 @@ struct Job {
 
 struct FlushJob {
   std::function<void(const FlushReport&)> done;
-  FlushReport report;
+  Instant asked{};                  ///< what was reserved later is not waited for
+  std::size_t next = 0;             ///< of this pass
+  std::size_t dirty = 0, started = 0;
+  std::size_t age = 0;
   std::size_t last_dirty = SIZE_MAX;
+};
+
+/// One copy of one object being checked.
+struct Check {
+  ObjectIx object = kNil;
+  PageRuns buffer;                  ///< host space that it is read into; none for a copy in the host tier
+  std::size_t parts = 0;
+  bool reading = false;             ///< parts counts the read; else the checksums
+  bool bad = false;
 };
 
 struct VerifyJob {
   std::function<void(const VerifyReport&)> done;
   VerifyReport report;
-  std::deque<ObjectIx> todo;
-  PageRuns buffer;                  ///< host space that one object is read into
-  ObjectIx current = kNil;
-  std::size_t parts = 0;
-  bool reading = false;             ///< parts counts the read; else the checksums
-  bool bad = false;
+  Instant asked{};
+  std::size_t next = 0;
+  std::size_t told = 0;             ///< tenths, in the log
+  std::uint64_t next_check = 1;
+  std::uint64_t buffered = 0;
+  std::unordered_map<std::uint64_t, Check> checks;
 };
 
 class CacheImpl {
@@ -241,6 +289,8 @@ class CacheImpl {
 
   // transfers.cpp
   Result<std::uint64_t> recover(Instant now, std::int64_t wall_now);
+  Result<> recover_begin(Instant now, std::int64_t wall_now);
+  std::size_t recover_some(Instant now);
   std::size_t step(Instant now);
   void start_loads(Ticket& ticket, const std::vector<ObjectIx>& objects, Instant now);
   void write_behind(Instant now);
@@ -290,9 +340,12 @@ class CacheImpl {
   std::uint64_t next_batch_ = 1;
   std::unordered_map<std::uint64_t, DeleteBatch> delete_batches_;
   DeleteBatch deleting_;                               ///< collected, not yet submitted
-  std::vector<ObjectKey> deleting_rows_;
-  std::vector<std::uint32_t> dropping_spaces_;
-  std::vector<NamespaceRow> renewed_spaces_;           ///< rows to write again (generation)
+  Setback catalog_setback_;
+  std::vector<Setback> disk_setbacks_;
+  bool nvme_down_ = false;                             ///< nothing can be written there at present
+  bool catalog_unread_ = false;                        ///< its rows could not be read to the end
+  std::unique_ptr<Recovery> recovery_;                 ///< while rows are taken over
+  std::uint64_t recovered_ = 0;
   std::uint64_t freeing_bytes_ = 0;                    ///< of NVMe, waiting for a durable delete
   std::vector<std::deque<DiskOp>> disk_backlog_;
   std::deque<CopyOp> copy_backlog_;
@@ -302,6 +355,7 @@ class CacheImpl {
   std::vector<CatalogDone> catalog_done_;
   std::deque<FlushJob> flushes_;
   std::deque<VerifyJob> verifies_;
+  std::size_t sweep_work_ = 0;                         ///< of this step: a sweep can go on at once
   std::int64_t wall_at_start_ = 0;
   Instant started_{};
   double disk_seconds_per_byte_ = 0;
@@ -324,14 +378,30 @@ class CacheImpl {
   std::vector<ObjectIx> dirty_path(NodeIx node) const;
   std::uint64_t disk_available() const;
   void make_disk_room(Instant now);
+  void deleted(std::uint64_t number, bool ok);
+  static void zip(const PageRuns& disk, const PageRuns& memory, std::uint32_t arena, std::vector<DiskPiece>& out);
   void step_flush(Instant now);
   void step_verify(Instant now);
-  void verify_part(bool ok, Instant now);
+  void end_of_flush_pass(Instant now);
+  [[nodiscard]] bool flush_wants(const FlushJob& flush, ObjectIx o) const;
+  bool copy_to_host(ObjectIx o, Instant now);
+  bool check_on_nvme(VerifyJob& verify, ObjectIx o, Instant now);
+  void check_in_host(VerifyJob& verify, ObjectIx o, Instant now);
+  void verify_part(std::uint64_t number, bool ok, Instant now);
   void load_part_done(ObjectIx o, bool ok, Reason reason, Instant now);
   void submit_sums(ObjectIx o, JobKind kind, std::uint64_t batch, const PageRuns& runs, std::uint32_t arena);
   [[nodiscard]] std::vector<MemoryRun> shard_runs(const PageRuns& runs, std::uint32_t arena, std::uint16_t shard, std::uint64_t padded, std::uint64_t bytes) const;
   [[nodiscard]] std::int64_t wall(Instant now) const { return wall_at_start_ + std::chrono::duration_cast<std::chrono::seconds>(now - started_).count(); }
-  bool recover_object(ObjectRow&& row, std::unordered_map<std::uint64_t, ObjectIx>& seen, Instant now, std::int64_t wall_now);
+  bool recover_object(const ObjectRow& row, Instant now);
+  bool recover_copy(ObjectIx o, const ObjectRow& row, const PageRuns& runs, Instant now);
+  void recover_row(CatalogRow&& any, Instant now);
+  void reject_row(const ObjectRow& row);
+  void recovery_queue(Instant now);
+  [[nodiscard]] bool reading_catalog() const noexcept { return recovery_ != nullptr && recovery_->reading; }
+  void forget_row(ObjectIx o);
+  [[nodiscard]] NamespaceRow row_of_space(NamespaceIx ns, Instant now) const;
+  void fail_unsynced(std::uint16_t path, std::uint64_t but);
+  [[nodiscard]] bool writable(std::uint16_t path, Instant now) const;
 
   // requests.cpp, inside
   void plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, bool load, Instant now);

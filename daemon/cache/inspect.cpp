@@ -134,7 +134,8 @@ std::uint64_t CacheImpl::drop_namespace_objects(NamespaceIx ns, Reason reason, I
     if (index_.object(o).state != ObjectState::free && index_.object(o).space == ns) list.push_back(o);
   }
   SpaceInfo& space = spaces_[ns];
-  if (space.durable) renewed_spaces_.push_back({ns + 1, space.generation, space.trust_domain, space.spec, wall(now)});
+  if (space.row_sent) deleting_.renewed.push_back(ns);
+  space.durable = false;
   std::vector<TicketName> names;
   for (const auto& [name, ticket] : tickets_) {
     if (ticket.space == ns && !ticket.lease) names.push_back(name);
@@ -174,7 +175,7 @@ Result<> CacheImpl::audit() const {
       if (object.holds > 0) held[t] += object.bytes;
     }
   }
-  if (!verifies_.empty()) used[index(Tier::host)] += bytes_of(verifies_.front().buffer);
+  if (!verifies_.empty()) used[index(Tier::host)] += verifies_.front().buffered;
   const auto differs = [](const char* what, std::uint64_t is, std::uint64_t should) {
     return fail(Errc::internal, fmt::format("{} is {}, the objects add up to {}", what, is, should));
   };

@@ -32,7 +32,9 @@ std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now) {
   std::uint64_t freed = 0;
   EvictionPolicy& victims = *victims_[index(tier)];
   while (freed < bytes) {
-    const NodeIx node = victims.best(Lane::clean, now);
+    NodeIx node = victims.best(Lane::clean, now);
+    // What waits to be written would wait for ever: the memory tiers go on alone.
+    if (node == kNil && tier == Tier::host && nvme_down_) node = victims.best(Lane::dirty, now);
     if (node == kNil) break;
     const std::uint64_t got = traits_.whole_nodes ? evict_whole(node, tier, now) : evict_node(node, tier, bytes - freed, now);
     freed += got;
@@ -79,13 +81,14 @@ std::uint64_t CacheImpl::evict_node(NodeIx ix, Tier tier, std::uint64_t bytes, I
   std::uint64_t freed = 0;
   ObjectIx victim = kNil;
   quiet_ = bytes == UINT64_MAX;
-  while (freed < bytes && next_victim(ix, tier, victim) && droppable(victim, tier)) {
+  while (freed < bytes && next_victim(ix, tier, victim) && (droppable(victim, tier) || (tier == Tier::host && nvme_down_))) {
     freed += index_.object(victim).bytes;
     Node& node = index_.node(ix);
     node.evicted_tier = tier;
     node.evicted_at = now;
     node.evicted_state = index_.object(victim).need == Need::end;
     ++counters_.evictions;
+    if (nvme_down_ && index_.object(victim).tiers == 1U << index(Tier::host)) ++counters_.dropped_unwritten;
     drop_copy(victim, tier, Reason::capacity, now);
   }
   if (quiet_) {
@@ -103,11 +106,7 @@ void CacheImpl::drop_copy(ObjectIx o, Tier tier, Reason reason, Instant now) {
   index_.leave(o, tier);
   --object_count_[index(tier)];
   if (tier == Tier::nvme) {
-    freeing_bytes_ += bytes_of(resident.disk);
-    deleting_.runs.emplace_back(resident.path, std::move(resident.disk));
-    deleting_rows_.push_back({object.space + 1, resident.number});
-    resident.disk.clear();
-    resident.number = 0;
+    forget_row(o);
   } else {
     if (resident.prefetched && tier == Tier::host) counters_.prefetched_unused_bytes += bytes;
     resident.prefetched = resident.prefetched && tier != Tier::host;
@@ -275,15 +274,11 @@ void CacheImpl::requeue(NodeIx ix, Instant now) {
 }
 
 void CacheImpl::submit_deletes(Instant now) {
-  static_cast<void>(now);
-  if (deleting_rows_.empty() && dropping_spaces_.empty() && renewed_spaces_.empty()) return;
+  if (deleting_.empty() || catalog_setback_.waits(now)) return;
   CatalogBatch batch;
-  batch.deletes = std::move(deleting_rows_);
-  batch.drop_namespaces = std::move(dropping_spaces_);
-  batch.namespaces = std::move(renewed_spaces_);
-  deleting_rows_.clear();
-  dropping_spaces_.clear();
-  renewed_spaces_.clear();
+  batch.deletes = deleting_.rows;
+  batch.drop_namespaces = deleting_.dropped;
+  for (const NamespaceIx ns : deleting_.renewed) batch.namespaces.push_back(row_of_space(ns, now));
   const std::uint64_t number = next_batch_++;
   delete_batches_[number] = std::move(deleting_);
   deleting_ = DeleteBatch{};

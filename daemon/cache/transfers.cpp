@@ -5,10 +5,9 @@
 #include <algorithm>
 
 namespace statecached {
-namespace {
 
 /// Walks two lists of page runs of the same total length side by side: (disk, memory) pieces.
-void zip(const PageRuns& disk, const PageRuns& memory, std::uint32_t arena, std::vector<DiskPiece>& out) {
+void CacheImpl::zip(const PageRuns& disk, const PageRuns& memory, std::uint32_t arena, std::vector<DiskPiece>& out) {
   std::size_t i = 0;
   std::size_t j = 0;
   std::uint32_t used_i = 0;
@@ -28,8 +27,6 @@ void zip(const PageRuns& disk, const PageRuns& memory, std::uint32_t arena, std:
     }
   }
 }
-
-}  // namespace
 
 std::uint64_t CacheImpl::add_job(Job job) {
   const std::uint64_t tag = next_tag_++;
@@ -219,7 +216,7 @@ std::uint64_t CacheImpl::disk_available() const {
 /// Keeps a sixteenth of the drives free or being freed, so that write-behind need not wait for a delete to
 /// become durable.
 void CacheImpl::make_disk_room(Instant now) {
-  if (disks_.empty()) return;
+  if (disks_.empty() || recovery_ != nullptr) return;
   std::uint64_t capacity = 0;
   for (const Space& space : disks_) capacity += space.capacity();
   const std::uint64_t target = std::min<std::uint64_t>(capacity / 16, 4 * kGiB);
@@ -230,10 +227,12 @@ void CacheImpl::make_disk_room(Instant now) {
 bool CacheImpl::start_batch(std::vector<ObjectIx> objects, Instant now) {
   std::uint64_t total = 0;
   for (ObjectIx o : objects) total += index_.object(o).bytes;
-  std::uint16_t path = 0;
+  std::uint16_t path = UINT16_MAX;
   for (std::uint16_t d = 0; d < disks_.size(); ++d) {
-    if (disks_[d].available() > disks_[path].available()) path = d;
+    if (!writable(d, now)) continue;
+    if (path == UINT16_MAX || disks_[d].available() > disks_[path].available()) path = d;
   }
+  if (path == UINT16_MAX) return false;
   PageRuns all;
   if (disks_[path].available() < total || !disks_[path].allocate(total, false, all)) return false;
   // One allocation, handed out in order: the blocks of one prefix lie side by side.
@@ -382,14 +381,18 @@ bool CacheImpl::rows_of(WriteBatch& batch, CatalogBatch& rows, Instant now) {
       continue;
     }
     SpaceInfo& space = spaces_[object.space];
-    if (!space.durable) {
-      rows.namespaces.push_back({object.space + 1, space.generation, space.trust_domain, space.spec, wall(now)});
-      space.durable = true;
+    // Until it is known to be there each batch carries it: the batch before may yet fail.
+    if (!space.durable && (batch.spaces.empty() || batch.spaces.back().first != object.space)) {
+      rows.namespaces.push_back(row_of_space(object.space, now));
+      batch.spaces.emplace_back(object.space, space.generation);
+      space.row_sent = true;
     }
     for (auto& [domain, info] : space.domains) {
       if (info.number != resident.domain || info.durable) continue;
+      const std::pair<NamespaceIx, std::uint32_t> entry{object.space, info.number};
+      if (std::find(batch.domains.begin(), batch.domains.end(), entry) != batch.domains.end()) continue;
       rows.domains.push_back({object.space + 1, info.number, domain});
-      info.durable = true;
+      batch.domains.push_back(entry);
     }
     resident.number = space.next_number++;
     ObjectRow row;
@@ -430,10 +433,10 @@ bool CacheImpl::rows_of(WriteBatch& batch, CatalogBatch& rows, Instant now) {
   return !batch.objects.empty();
 }
 
-/// It stays in memory, dirty as before; its space on the drive was never named by a row.
+/// It stays in memory, dirty as before; what space it still has on the drive was never named by a row.
 void CacheImpl::abandon_write(ObjectIx o, Instant now) {
   Resident& resident = residents_[o];
-  disks_[resident.path].free(resident.disk);
+  if (!resident.disk.empty()) disks_[resident.path].free(resident.disk);
   resident.disk.clear();
   resident.number = 0;
   resident.writing_behind = false;
@@ -445,20 +448,56 @@ void CacheImpl::abandon_write(ObjectIx o, Instant now) {
   }
 }
 
+/// Its row is deleted; its space on the drive is free when that is durable, not before: a start would
+/// find two rows for one place and could take the wrong one (design.md 5).
+void CacheImpl::forget_row(ObjectIx o) {
+  Resident& resident = residents_[o];
+  freeing_bytes_ += bytes_of(resident.disk);
+  deleting_.runs.emplace_back(resident.path, std::move(resident.disk));
+  deleting_.rows.push_back({index_.object(o).space + 1, resident.number});
+  resident.disk.clear();
+  resident.number = 0;
+}
+
+NamespaceRow CacheImpl::row_of_space(NamespaceIx ns, Instant now) const {
+  const SpaceInfo& space = spaces_[ns];
+  return {ns + 1, space.generation, space.trust_domain, space.spec, wall(now)};
+}
+
+bool CacheImpl::writable(std::uint16_t path, Instant now) const {
+  return !disk_setbacks_[path].waits(now) && disks_[path].capacity() > 0;
+}
+
+/// After a sync that failed nobody knows which of the writes before it arrived, and the next sync does
+/// not tell: everything of that drive that no sync has covered is written again.
+void CacheImpl::fail_unsynced(std::uint16_t path, std::uint64_t but) {
+  for (WriteBatch& batch : batches_) {
+    const bool unsynced = batch.phase == WriteBatch::Phase::data || batch.phase == WriteBatch::Phase::sync;
+    if (batch.path != path || batch.number == but || !unsynced) continue;
+    batch.failed = true;
+    batch.reason = Reason::io_error;
+  }
+}
+
 void CacheImpl::finish_batch(WriteBatch& batch, bool ok, Instant now) {
   if (!ok) {
-    for (ObjectIx o : batch.objects) abandon_write(o, now);
+    for (ObjectIx o : batch.objects) {
+      // A batch that the catalog refused may be there all the same.
+      if (batch.phase == WriteBatch::Phase::rows) forget_row(o);
+      abandon_write(o, now);
+    }
     return;
+  }
+  for (const auto& [ns, generation] : batch.spaces) spaces_[ns].durable = spaces_[ns].durable || spaces_[ns].generation == generation;
+  for (const auto& [ns, number] : batch.domains) {
+    for (auto& [domain, info] : spaces_[ns].domains) info.durable = info.durable || info.number == number;
   }
   for (ObjectIx o : batch.objects) {
     const Object& object = index_.object(o);
     Resident& resident = residents_[o];
     const bool closed = std::all_of(object.parents.begin(), object.parents.end(), [&](ObjectIx p) { return p == kNil || index_.object(p).in(Tier::nvme); });
     if (!closed) {  // an earlier batch's rows failed after this one's were sent
-      freeing_bytes_ += bytes_of(resident.disk);
-      deleting_.runs.emplace_back(resident.path, std::move(resident.disk));
-      deleting_rows_.push_back({object.space + 1, resident.number});
-      resident.disk.clear();
+      forget_row(o);
       abandon_write(o, now);
       continue;
     }
@@ -478,6 +517,7 @@ void CacheImpl::finish_batch(WriteBatch& batch, bool ok, Instant now) {
 
 void CacheImpl::write_behind(Instant now) {
   if (disks_.empty() || !present(Tier::host) || options_.policy.demotion == Demotion::never) return;
+  if (nvme_down_ || reading_catalog()) return;
   const bool through = options_.policy.nvme_write == NvmeWrite::through;
   // What can be given up at once: free, or a tail that is backed, or about to be. Backed ancestors do not count:
   // they cannot go before what hangs on them.
@@ -536,27 +576,8 @@ void CacheImpl::copy_down(Instant now) {
     for (ObjectIx o : objects) {
       Object& object = index_.object(o);
       if (object.state != ObjectState::visible || object.tiers != 1U << d || residents_[o].copying_down || residents_[o].not_worth_disk) continue;
-      PageRuns runs;
-      hold(o, now);
-      if (!allocate(Tier::host, object.bytes, spaces_[object.space].spec.groups[object.group].contiguous, runs, now)) {
-        unhold(o, now);
-        break;
-      }
-      Resident& resident = residents_[o];
-      resident.runs[index(Tier::host)] = runs;
-      resident.copying_down = true;
-      moving_bytes_[d] += object.bytes;
+      if (!copy_to_host(o, now)) break;
       started += object.bytes;
-      Job job;
-      job.kind = JobKind::copy_down;
-      job.objects = {o};
-      CopyOp op;
-      op.kind = CopyKind::copy;
-      op.source = shard_runs(resident.runs[d], kDeviceArena, 0, object.bytes, object.bytes);
-      op.destination = shard_runs(resident.runs[index(Tier::host)], kHostArena, 0, object.bytes, object.bytes);
-      op.payload_bytes = object.bytes;
-      op.tag = add_job(std::move(job));
-      copy_backlog_.push_back(std::move(op));
     }
     victims_[d]->erase(node);
     requeue(node, now);
@@ -574,11 +595,17 @@ void CacheImpl::on_disk(const DiskDone& done, Instant now) {
   const bool ok = done.os_error == 0;
   if (!ok) ++counters_.io_errors;
   if (job.kind == JobKind::verify_read) {
-    verify_part(ok, now);
+    verify_part(job.batch, ok, now);
     return;
   }
   if (job.kind != JobKind::load_read) {
     const Reason reason = done.os_error == ENOSPC ? Reason::capacity : Reason::io_error;
+    const auto batch = std::find_if(batches_.begin(), batches_.end(), [&](const WriteBatch& b) { return b.number == job.batch; });
+    SC_ASSERT(batch != batches_.end());
+    Setback& setback = disk_setbacks_[batch->path];
+    if (ok && job.kind == JobKind::batch_sync) setback.worked();
+    if (!ok && !setback.waits(now)) setback.refused(now);
+    if (!ok && job.kind == JobKind::batch_sync) fail_unsynced(batch->path, job.batch);
     batch_part_done(job.batch, ok, ok ? Reason::none : reason, now);
     return;
   }
@@ -619,7 +646,7 @@ void CacheImpl::on_copy(const CopyDone& done, Instant now) {
       return;
     case JobKind::verify_sum:
       if (!done.ok) ++counters_.checksum_failures;
-      verify_part(done.ok, now);
+      verify_part(job.batch, done.ok, now);
       return;
     case JobKind::copy_down: {
       Resident& resident = residents_[o];
@@ -650,28 +677,44 @@ void CacheImpl::on_catalog(const CatalogDone& done, Instant now) {
   SC_ASSERT(it != jobs_.end());
   const Job job = std::move(it->second);
   jobs_.erase(it);
-  if (!done.ok) {
+  if (done.ok) {
+    catalog_setback_.worked();
+  } else {
     ++counters_.io_errors;
-    log::error("the catalog refused a batch: {}", done.error);
+    ++counters_.catalog_errors;
+    if (!catalog_setback_.waits(now)) {
+      catalog_setback_.refused(now);
+      log::error("the catalog refused a batch: {}. Nothing is written to NVMe for {:.1f} s", done.error, seconds(catalog_setback_.pause));
+    }
   }
   if (job.kind == JobKind::rows_deleted) {
-    // A row that may still be there names its extents: those are not reused (design.md 5).
-    DeleteBatch batch = std::move(delete_batches_.at(job.batch));
-    delete_batches_.erase(job.batch);
-    for (auto& [path, runs] : batch.runs) {
-      freeing_bytes_ -= bytes_of(runs);
-      if (done.ok) disks_[path].free(runs);
-    }
+    deleted(job.batch, done.ok);
     return;
   }
   const auto batch = std::find_if(batches_.begin(), batches_.end(), [&](const WriteBatch& b) { return b.number == job.batch; });
   SC_ASSERT(batch != batches_.end());
-  if (!done.ok) {
-    batch->reason = Reason::io_error;
-    for (ObjectIx o : batch->objects) spaces_[index_.object(o).space].durable = false;
-  }
+  if (!done.ok) batch->reason = Reason::io_error;
   finish_batch(*batch, done.ok, now);
   batches_.erase(batch);
+}
+
+/// A row that may still be there names its extents: those are not reused (design.md 5), and its delete
+/// is asked for again.
+void CacheImpl::deleted(std::uint64_t number, bool ok) {
+  DeleteBatch batch = std::move(delete_batches_.at(number));
+  delete_batches_.erase(number);
+  if (ok) {
+    for (const auto& [path, runs] : batch.runs) {
+      freeing_bytes_ -= bytes_of(runs);
+      disks_[path].free(runs);
+    }
+    return;
+  }
+  const auto back = [](auto& to, auto& from) { to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end())); };
+  back(deleting_.runs, batch.runs);
+  back(deleting_.rows, batch.rows);
+  back(deleting_.dropped, batch.dropped);
+  back(deleting_.renewed, batch.renewed);
 }
 
 std::size_t CacheImpl::poll(Instant now) {
@@ -704,8 +747,15 @@ void CacheImpl::pump() {
 }
 
 std::size_t CacheImpl::step(Instant now) {
-  const std::size_t count = poll(now);
+  std::size_t count = poll(now);
+  if (recovery_ != nullptr) count += recover_some(now);
+  if (!disks_.empty()) {
+    bool any = false;
+    for (std::uint16_t d = 0; d < disks_.size(); ++d) any = any || writable(d, now);
+    nvme_down_ = !any || catalog_setback_.waits(now) || catalog_unread_;
+  }
   expire(now);
+  sweep_work_ = 0;
   step_flush(now);
   step_verify(now);
   make_disk_room(now);
@@ -713,163 +763,9 @@ std::size_t CacheImpl::step(Instant now) {
   write_behind(now);
   submit_deletes(now);
   pump();
-  return count;
+  return count + sweep_work_;
 }
 
 bool CacheImpl::busy() const noexcept { return !jobs_.empty(); }
-
-// ---- flush, verify ----------------------------------------------------------------------------------
-
-void CacheImpl::flush(std::function<void(const FlushReport&)> done, Instant now) {
-  static_cast<void>(now);
-  flushes_.push_back({std::move(done), {}, SIZE_MAX});
-}
-
-void CacheImpl::step_flush(Instant now) {
-  if (flushes_.empty() || !batches_.empty() || moving_bytes_[index(Tier::device)] > 0) return;
-  FlushJob& flush = flushes_.front();
-  std::vector<ObjectIx> dirty;
-  std::size_t device_only = 0;
-  for (ObjectIx o = 0; o < index_.object_slots(); ++o) {
-    const Object& object = index_.object(o);
-    if (object.state != ObjectState::visible || object.in(Tier::nvme)) continue;
-    dirty.push_back(o);
-    if (!object.in(Tier::host)) ++device_only;
-  }
-  const bool progress = dirty.size() < flush.last_dirty;
-  flush.last_dirty = dirty.size();
-  if (dirty.empty() || disks_.empty() || !progress) {
-    flush.report.failed_objects = dirty.size();
-    flush.report.durable_objects = object_count_[index(Tier::nvme)];
-    if (!dirty.empty()) {
-      flush.report.why = disks_.empty() ? "there is no NVMe tier: set nvme.capacity and nvme.paths" : "the NVMe tier has no room or refuses writes: see status and events";
-    }
-    const auto done = std::move(flush.done);
-    const FlushReport report = flush.report;
-    flushes_.pop_front();
-    done(report);
-    return;
-  }
-  // Parents first: by depth, then in the order in which sequences lie side by side.
-  std::sort(dirty.begin(), dirty.end(), [&](ObjectIx a, ObjectIx b) {
-    const Object& x = index_.object(a);
-    const Object& y = index_.object(b);
-    return std::tuple{x.end, x.full ? 0 : 1, x.node} < std::tuple{y.end, y.full ? 0 : 1, y.node};
-  });
-  std::vector<ObjectIx> objects;
-  std::uint64_t bytes = 0;
-  const auto send = [&] {
-    if (objects.empty()) return true;
-    const bool sent = start_batch(objects, now);
-    objects.clear();
-    bytes = 0;
-    return sent;
-  };
-  for (ObjectIx o : dirty) {
-    if (!index_.object(o).in(Tier::host)) continue;
-    objects.push_back(o);
-    bytes += index_.object(o).bytes;
-    if (bytes >= kBatchBytes && !send()) return;
-  }
-  if (!send() || device_only == 0) return;
-  // What lies on the device alone comes down through the host tier.
-  for (ObjectIx o : dirty) {
-    Object& object = index_.object(o);
-    if (object.in(Tier::host) || residents_[o].copying_down) continue;
-    PageRuns runs;
-    hold(o, now);
-    if (!allocate(Tier::host, object.bytes, spaces_[object.space].spec.groups[object.group].contiguous, runs, now)) {
-      unhold(o, now);
-      return;
-    }
-    residents_[o].runs[index(Tier::host)] = runs;
-    residents_[o].copying_down = true;
-    moving_bytes_[index(Tier::device)] += object.bytes;
-    Job job;
-    job.kind = JobKind::copy_down;
-    job.objects = {o};
-    CopyOp op;
-    op.kind = CopyKind::copy;
-    op.source = shard_runs(residents_[o].runs[index(Tier::device)], kDeviceArena, 0, object.bytes, object.bytes);
-    op.destination = shard_runs(runs, kHostArena, 0, object.bytes, object.bytes);
-    op.payload_bytes = object.bytes;
-    op.tag = add_job(std::move(job));
-    copy_backlog_.push_back(std::move(op));
-  }
-  flush.last_dirty = SIZE_MAX;
-}
-
-void CacheImpl::verify(std::function<void(const VerifyReport&)> done, Instant now) {
-  static_cast<void>(now);
-  VerifyJob& job = verifies_.emplace_back();
-  job.done = std::move(done);
-  for (ObjectIx o = 0; o < index_.object_slots(); ++o) {
-    const Object& object = index_.object(o);
-    if (object.state == ObjectState::visible && !residents_[o].sums.empty() && (object.in(Tier::nvme) || object.in(Tier::host))) job.todo.push_back(o);
-  }
-}
-
-void CacheImpl::step_verify(Instant now) {
-  if (verifies_.empty()) return;
-  VerifyJob& verify = verifies_.front();
-  while (verify.current == kNil && !verify.todo.empty()) {
-    const ObjectIx o = verify.todo.front();
-    const Object& object = index_.object(o);
-    const bool there = object.state == ObjectState::visible && !residents_[o].sums.empty() && !loads_.contains(o) && !residents_[o].writing_behind;
-    if (!there || (!object.in(Tier::nvme) && !object.in(Tier::host))) {
-      verify.todo.pop_front();
-      continue;
-    }
-    if (object.in(Tier::nvme) && !allocate(Tier::host, object.bytes, false, verify.buffer, now)) return;  // when there is room
-    verify.todo.pop_front();
-    hold(o, now);
-    verify.current = o;
-    verify.bad = false;
-    ++verify.report.objects;
-    verify.report.bytes += object.bytes;
-    if (!object.in(Tier::nvme)) {
-      verify.parts = residents_[o].shards;
-      verify.reading = false;
-      submit_sums(o, JobKind::verify_sum, 1, residents_[o].runs[index(Tier::host)], kHostArena);
-      break;
-    }
-    verify.parts = 1;
-    verify.reading = true;
-    Job job;
-    job.kind = JobKind::verify_read;
-    DiskOp op;
-    op.kind = DiskKind::read;
-    op.klass = DiskClass::prefetch;
-    zip(residents_[o].disk, verify.buffer, kHostArena, op.pieces);
-    op.tag = add_job(std::move(job));
-    disk_backlog_[residents_[o].path].push_back(std::move(op));
-  }
-  if (verify.current != kNil || !verify.todo.empty()) return;
-  const auto done = std::move(verify.done);
-  const VerifyReport report = verify.report;
-  verifies_.pop_front();
-  done(report);
-}
-
-void CacheImpl::verify_part(bool ok, Instant now) {
-  VerifyJob& verify = verifies_.front();
-  const ObjectIx o = verify.current;
-  if (!ok) verify.bad = true;
-  if (--verify.parts > 0) return;
-  if (verify.reading && !verify.bad) {
-    verify.reading = false;
-    verify.parts = residents_[o].shards;
-    submit_sums(o, JobKind::verify_sum, 1, verify.buffer, kHostArena);
-    return;
-  }
-  host_.free(verify.buffer);
-  verify.buffer.clear();
-  verify.current = kNil;
-  if (verify.bad) {
-    ++verify.report.bad;
-    forget_below(o, Reason::corrupt, now);
-  }
-  unhold(o, now);
-}
 
 }  // namespace statecached

@@ -63,12 +63,18 @@ std::size_t MemoryCatalog::sync(std::size_t batches) {
 void MemoryCatalog::crash() {
   pending_.clear();
   done_.clear();
+  loading_.clear();
 }
 
 CatalogDone MemoryCatalog::apply(const CatalogBatch& batch) {
   const bool drawn = options_.fail_chance > 0 && prng_.chance(options_.fail_chance);
   if (drawn || fail_next_ > 0) {
     if (fail_next_ > 0) --fail_next_;
+    if (fails_applied_ > 0 && prng_.chance(fails_applied_)) {
+      auto changes = encode_changes(batch);
+      for (std::size_t i = 0; changes && i < changes->size(); ++i)
+        apply((*changes)[i]);
+    }
     return {batch.tag, false, "the catalog was told to fail"};
   }
   if (!options_.discard) {
@@ -108,6 +114,26 @@ Result<> MemoryCatalog::load(const std::function<void(CatalogRow&&)>& row) {
     rows_.erase(key);
   stats_.rows_dropped += bad.size();
   return {};
+}
+
+Result<> MemoryCatalog::load_begin(const std::function<void(CatalogRow&&)>& row) {
+  loading_.clear();
+  return load([&](CatalogRow&& found) {
+    if (std::holds_alternative<ObjectRow>(found)) {
+      loading_.push_back(std::move(found));
+    } else {
+      row(std::move(found));
+    }
+  });
+}
+
+Result<bool> MemoryCatalog::load_some(std::size_t most,
+                                      const std::function<void(CatalogRow&&)>& row) {
+  for (std::size_t i = 0; i < most && !loading_.empty(); ++i) {
+    row(std::move(loading_.front()));
+    loading_.pop_front();
+  }
+  return loading_.empty();
 }
 
 }  // namespace statecached

@@ -27,6 +27,10 @@ class MemoryCatalog final : public Catalog {
   [[nodiscard]] bool submit(CatalogBatch& batch) override;
   std::size_t poll(std::vector<CatalogDone>& out) override;
   [[nodiscard]] Result<> load(const std::function<void(CatalogRow&&)>& row) override;
+  [[nodiscard]] Result<> load_begin(const std::function<void(CatalogRow&&)>& row) override;
+  [[nodiscard]] Result<bool> load_some(
+      std::size_t most,
+      const std::function<void(CatalogRow&&)>& row) override;
 
   [[nodiscard]] CatalogStats stats() const override { return stats_; }
 
@@ -37,6 +41,12 @@ class MemoryCatalog final : public Catalog {
 
   /// The next `batches` that would become durable fail instead and change nothing.
   void fail_next(std::size_t batches) noexcept { fail_next_ = batches; }
+
+  /// Chance of each batch to be refused, from now on; of those, how many are written all the same.
+  void set_fail_chance(double fails, double applied = 0) noexcept {
+    options_.fail_chance = fails;
+    fails_applied_ = applied;
+  }
 
   /// Accepted and not durable yet.
   [[nodiscard]] std::size_t pending() const noexcept { return pending_.size(); }
@@ -51,7 +61,9 @@ class MemoryCatalog final : public Catalog {
   MemoryCatalogOptions options_;
   Prng prng_;
   std::size_t fail_next_ = 0;
+  double fails_applied_ = 0;
   std::deque<CatalogBatch> pending_;
+  std::deque<CatalogRow> loading_;  ///< read by load_begin(), not yet handed out
   std::vector<CatalogDone> done_;
   std::map<std::string, std::string, std::less<>> rows_;
   CatalogStats stats_;

@@ -7,6 +7,7 @@
 #include "tiers/catalog/row_loader.hpp"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
 #include <rocksdb/env.h>
@@ -304,6 +305,9 @@ class RocksCatalog::Impl {
   ~Impl() {
     stop_.store(true, std::memory_order_release);
     cancel_.store(true, std::memory_order_release);
+    room_.fetch_add(1, std::memory_order_release);
+    room_.notify_one();
+    if (loader_.joinable()) loader_.join();
     signal();
     thread_.join();
   }
@@ -330,19 +334,36 @@ class RocksCatalog::Impl {
   Result<> load(const std::function<void(CatalogRow&&)>& row) {
     RocksCursor cursor(*db_);
     SC_ASSIGN(const std::vector<std::string> bad, load_rows(cursor, row));
-    rows_dropped_.fetch_add(bad.size(), std::memory_order_relaxed);
-    if (bad.empty()) return {};
-    log::warn("catalog: {} rows could not be used and are deleted", bad.size());
-    rocksdb::WriteBatch write;
-    for (const std::string& key : bad) {
-      if (const auto status = write.Delete(slice(key)); !status.ok()) {
-        return fail_status(status, "deleting rows");
-      }
-    }
-    if (const auto status = db_->Write(synced(), &write); !status.ok()) {
-      return fail_status(status, "deleting rows");
-    }
+    return drop_rows(bad);
+  }
+
+  Result<> load_begin(const std::function<void(CatalogRow&&)>& row) {
+    auto cursor = std::make_unique<RocksCursor>(*db_);
+    SC_ASSIGN(LoadedHeads heads, load_heads(*cursor, row));
+    // The cursor sees the rows of this moment, whatever is written while it goes on.
+    loader_ = std::thread([this, cursor = std::move(cursor), heads = std::move(heads)]() mutable {
+      ::pthread_setname_np(::pthread_self(), "catalog-load");
+      load_all(*cursor, std::move(heads));
+    });
     return {};
+  }
+
+  Result<bool> load_some(std::size_t most, const std::function<void(CatalogRow&&)>& row) {
+    std::size_t taken = 0;
+    while (taken < most) {
+      auto chunk = loaded_.pop();
+      if (!chunk) return false;
+      room_.fetch_add(1, std::memory_order_release);
+      room_.notify_one();
+      for (CatalogRow& each : chunk->rows)
+        row(std::move(each));
+      taken += chunk->rows.size();
+      if (!chunk->last) continue;
+      loader_.join();
+      if (!chunk->outcome) return tl::unexpected<Error>(std::move(chunk->outcome.error()));
+      return true;
+    }
+    return false;
   }
 
   Result<> record_paths(std::span<const std::string> uuids) {
@@ -375,6 +396,65 @@ class RocksCatalog::Impl {
   }
 
  private:
+  /// Rows read ahead.
+  struct Chunk {
+    std::vector<CatalogRow> rows;
+    Result<> outcome;
+    bool last = false;
+  };
+
+  Result<> drop_rows(const std::vector<std::string>& bad) {
+    rows_dropped_.fetch_add(bad.size(), std::memory_order_relaxed);
+    if (bad.empty()) return {};
+    log::warn("catalog: {} rows could not be used and are deleted", bad.size());
+    rocksdb::WriteBatch write;
+    for (const std::string& key : bad) {
+      if (const auto status = write.Delete(slice(key)); !status.ok()) {
+        return fail_status(status, "deleting rows");
+      }
+    }
+    if (const auto status = db_->Write(synced(), &write); !status.ok()) {
+      return fail_status(status, "deleting rows");
+    }
+    return {};
+  }
+
+  /// The loader's thread: waits for room. False: the catalog is closing.
+  bool hand_over(Chunk&& chunk) {
+    while (true) {
+      const std::uint32_t seen = room_.load(std::memory_order_acquire);
+      if (cancel_.load(std::memory_order_acquire)) return false;
+      if (loaded_.push(std::move(chunk))) break;
+      room_.wait(seen, std::memory_order_acquire);
+    }
+    if (options_.waker) options_.waker();
+    return true;
+  }
+
+  void load_all(RocksCursor& cursor, LoadedHeads heads) {
+    Chunk chunk;
+    bool open = true;
+    const auto take = [&](CatalogRow&& found) {
+      chunk.rows.push_back(std::move(found));
+      if (chunk.rows.size() < kChunkRows) return true;
+      open = hand_over(std::move(chunk));
+      chunk = Chunk{};
+      return open;
+    };
+    Result<> outcome;
+    try {
+      for (const std::uint32_t ns : heads.namespaces) {
+        if (outcome && open) outcome = load_objects(cursor, ns, take, heads.bad);
+      }
+      if (outcome && open) outcome = drop_rows(heads.bad);
+    } catch (const std::exception& thrown) {
+      outcome = fail(Errc::internal, fmt::format("catalog: {}", thrown.what()));
+    }
+    chunk.outcome = std::move(outcome);
+    chunk.last = true;
+    if (open) static_cast<void>(hand_over(std::move(chunk)));
+  }
+
   /// Batches that share one write, and what will be said about each.
   struct Group {
     rocksdb::WriteBatch write;
@@ -521,6 +601,9 @@ class RocksCatalog::Impl {
 
   /// Scrubs wait for an idle moment, but not for ever.
   static constexpr std::size_t kScrubsBehind = 16;
+  /// Read ahead at a start: rows of some hundred bytes.
+  static constexpr std::size_t kChunkRows = 256;
+  static constexpr std::size_t kChunks = 64;
 
   std::unique_ptr<rocksdb::Env> env_;
   std::unique_ptr<rocksdb::DB> db_;
@@ -538,6 +621,9 @@ class RocksCatalog::Impl {
   std::atomic<bool> cancel_{false};
   std::atomic<std::uint64_t> batches_{0}, rows_put_{0}, rows_deleted_{0}, rows_dropped_{0},
       bytes_{0};
+  SpscQueue<Chunk> loaded_{kChunks};
+  std::atomic<std::uint32_t> room_{0};
+  std::thread loader_;
   std::thread thread_;  // last: it uses all of the above
 };
 
@@ -581,6 +667,15 @@ std::size_t RocksCatalog::poll(std::vector<CatalogDone>& out) {
 
 Result<> RocksCatalog::load(const std::function<void(CatalogRow&&)>& row) {
   return impl_->load(row);
+}
+
+Result<> RocksCatalog::load_begin(const std::function<void(CatalogRow&&)>& row) {
+  return impl_->load_begin(row);
+}
+
+Result<bool> RocksCatalog::load_some(std::size_t most,
+                                     const std::function<void(CatalogRow&&)>& row) {
+  return impl_->load_some(most, row);
 }
 
 CatalogStats RocksCatalog::stats() const {

@@ -40,6 +40,11 @@ class RocksCatalog final : public Catalog {
   std::size_t poll(std::vector<CatalogDone>& out) override;
   /// Also deletes the rows it dropped.
   [[nodiscard]] Result<> load(const std::function<void(CatalogRow&&)>& row) override;
+  /// A thread of its own reads and decodes ahead of load_some(), a bounded number of rows.
+  [[nodiscard]] Result<> load_begin(const std::function<void(CatalogRow&&)>& row) override;
+  [[nodiscard]] Result<bool> load_some(
+      std::size_t most,
+      const std::function<void(CatalogRow&&)>& row) override;
   [[nodiscard]] CatalogStats stats() const override;
 
   /// Replaces the identities of the drive paths; durable on return. Index i is DiskExtent::path i,

@@ -8,7 +8,8 @@
 namespace statecached {
 namespace {
 
-/// Decodes the rows of one range and hands them on; keys of the others go to `bad`.
+/// Decodes the rows of one range and hands them on while `take` wants more; keys of the others go
+/// to `bad`.
 template <class Take>
 Result<> scan(RowCursor& cursor,
               const KeyRange& range,
@@ -17,7 +18,7 @@ Result<> scan(RowCursor& cursor,
   for (cursor.seek(range.begin); cursor.valid() && cursor.key() < range.end; cursor.next()) {
     auto row = decode_row(cursor.key(), cursor.value());
     if (row) {
-      take(std::move(*row));
+      if (!take(std::move(*row))) return {};
     } else {
       // One line is enough to see what it is; a damaged range would fill the log.
       if (bad.empty()) log::warn("{}; it is dropped", row.error().message());
@@ -58,28 +59,65 @@ Result<> collect_orphans(RowCursor& cursor,
   return {};
 }
 
+/// All namespaces, hottest first.
+Result<std::vector<NamespaceRow>> load_namespaces(RowCursor& cursor, std::vector<std::string>& bad) {
+  std::vector<NamespaceRow> out;
+  SC_TRY(scan(cursor, rows_of('N'), bad, [&](CatalogRow&& found) {
+    out.push_back(std::get<NamespaceRow>(std::move(found)));
+    return true;
+  }));
+  SC_TRY(collect_orphans(cursor, out, bad));
+  std::stable_sort(out.begin(), out.end(), [](const NamespaceRow& a, const NamespaceRow& b) {
+    return a.last_used > b.last_used;
+  });
+  return out;
+}
+
+Result<> load_domains(RowCursor& cursor,
+                      std::uint32_t ns,
+                      const std::function<void(CatalogRow&&)>& row,
+                      std::vector<std::string>& bad) {
+  return scan(cursor, rows_of('D', ns), bad, [&](CatalogRow&& found) {
+    row(std::move(found));
+    return true;
+  });
+}
+
 }  // namespace
+
+Result<LoadedHeads> load_heads(RowCursor& cursor,
+                               const std::function<void(CatalogRow&&)>& row) {
+  LoadedHeads out;
+  SC_ASSIGN(std::vector<NamespaceRow> namespaces, load_namespaces(cursor, out.bad));
+  for (NamespaceRow& ns : namespaces) {
+    const std::uint32_t number = ns.number;
+    out.namespaces.push_back(number);
+    row(CatalogRow(std::move(ns)));
+    SC_TRY(load_domains(cursor, number, row, out.bad));
+  }
+  return out;
+}
+
+Result<> load_objects(RowCursor& cursor,
+                      std::uint32_t ns,
+                      const std::function<bool(CatalogRow&&)>& row,
+                      std::vector<std::string>& bad) {
+  return scan(cursor, rows_of('O', ns), bad, row);
+}
 
 Result<std::vector<std::string>> load_rows(RowCursor& cursor,
                                            const std::function<void(CatalogRow&&)>& row) {
   std::vector<std::string> bad;
-  std::vector<NamespaceRow> namespaces;
-  SC_TRY(scan(cursor, rows_of('N'), bad, [&](CatalogRow&& found) {
-    namespaces.push_back(std::get<NamespaceRow>(std::move(found)));
-  }));
-  SC_TRY(collect_orphans(cursor, namespaces, bad));
-  std::stable_sort(
-      namespaces.begin(), namespaces.end(), [](const NamespaceRow& a, const NamespaceRow& b) {
-        return a.last_used > b.last_used;
-      });
+  SC_ASSIGN(std::vector<NamespaceRow> namespaces, load_namespaces(cursor, bad));
   for (NamespaceRow& ns : namespaces) {
     const std::uint32_t number = ns.number;
     row(CatalogRow(std::move(ns)));
-    for (const char letter : {'D', 'O'}) {
-      SC_TRY(scan(cursor, rows_of(letter, number), bad, [&](CatalogRow&& found) {
-        row(std::move(found));
-      }));
-    }
+    SC_TRY(load_domains(cursor, number, row, bad));
+    const auto take = [&](CatalogRow&& found) {
+      row(std::move(found));
+      return true;
+    };
+    SC_TRY(load_objects(cursor, number, take, bad));
   }
   return bad;
 }

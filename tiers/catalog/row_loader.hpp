@@ -27,6 +27,22 @@ class RowCursor {
   [[nodiscard]] virtual Result<> status() const = 0;
 };
 
+/// What load_heads() found.
+struct LoadedHeads {
+  std::vector<std::uint32_t> namespaces;  ///< hottest first
+  std::vector<std::string> bad;           ///< keys of rows that must be dropped
+};
+
+/// Hands out the namespaces, hottest first, each with its domains.
+[[nodiscard]] Result<LoadedHeads> load_heads(RowCursor& cursor,
+                                             const std::function<void(CatalogRow&&)>& row);
+/// Hands out the objects of one namespace, by number, while `row` returns true; appends the keys of
+/// those that do not decode.
+[[nodiscard]] Result<> load_objects(RowCursor& cursor,
+                                    std::uint32_t ns,
+                                    const std::function<bool(CatalogRow&&)>& row,
+                                    std::vector<std::string>& bad);
+
 /// Calls `row` for each good row in the order of Catalog::load(). Returns the keys of rows that
 /// must be dropped: those that do not decode, and those of a namespace that is not there.
 [[nodiscard]] Result<std::vector<std::string>> load_rows(

@@ -72,7 +72,7 @@ void SimDisk::run_until(Instant now) {
     events_.pop();
     const Transfer transfer = std::move(flights_[event.flight]);
     free_.push_back(event.flight);
-    end_transfer(transfer, event.at);
+    end_transfer(transfer, event.failed, event.at);
     start_transfers(event.at);
   }
 }
@@ -81,7 +81,12 @@ void SimDisk::start_transfers(Instant now) {
   while (auto transfer = scheduler_.next(now)) {
     // What had ended by now is durable when the sync is; treating it so at once is within the
     // promise.
-    if (transfer->kind == DiskKind::sync) sync_all();
+    bool failed = false;
+    if (transfer->kind == DiskKind::sync) {
+      failed = options_.faults.eio_sync > 0 && random_.chance(options_.faults.eio_sync);
+      if (failed) fail_sync();
+      sync_all();
+    }
     const Instant end = end_time(*transfer, now);
     std::uint32_t flight = 0;
     if (free_.empty()) {
@@ -92,7 +97,7 @@ void SimDisk::start_transfers(Instant now) {
       free_.pop_back();
       flights_[flight] = std::move(*transfer);
     }
-    events_.push({end, sequence_++, flight});
+    events_.push({end, sequence_++, flight, failed});
   }
 }
 
@@ -112,22 +117,30 @@ std::uint64_t SimDisk::stop_at(const Transfer& transfer, double chance) {
   return random_.below(transfer.bytes / kPage) * kPage;
 }
 
-void SimDisk::end_transfer(const Transfer& transfer, Instant now) {
+void SimDisk::end_transfer(const Transfer& transfer, bool failed, Instant now) {
   std::uint64_t moved = 0;
+  int error = failed ? EIO : 0;
   if (transfer.kind == DiskKind::read) {
     moved = stop_at(transfer, options_.faults.eio_read);
+    if (moved < transfer.bytes) error = EIO;
     const bool rots = random_.chance(options_.faults.bit_rot);
     if (memories_ != nullptr && rots) rot(transfer);
     if (memories_ != nullptr) read_bytes(transfer, moved);
   } else if (transfer.kind == DiskKind::write) {
     moved = stop_at(transfer, options_.faults.eio_write);
+    if (moved < transfer.bytes) error = EIO;
+    if (options_.faults.enospc_write > 0 && moved == transfer.bytes) {
+      moved = stop_at(transfer, options_.faults.enospc_write);
+      if (moved < transfer.bytes) error = ENOSPC;
+    }
+    const bool lost = options_.faults.lost_write > 0 && random_.chance(options_.faults.lost_write);
     std::uint64_t offset = transfer.disk_offset;
     if (random_.chance(options_.faults.misdirected)) {
       offset = random_.below((capacity_ - transfer.bytes) / kPage + 1) * kPage;
     }
-    if (memories_ != nullptr) write_bytes(transfer, moved, offset);
+    if (memories_ != nullptr && !lost) write_bytes(transfer, moved, offset);
   }
-  scheduler_.finish(transfer, moved, moved == transfer.bytes ? 0 : EIO, now, finished_);
+  scheduler_.finish(transfer, moved, error, now, finished_);
   collect();
 }
 
@@ -173,6 +186,11 @@ void SimDisk::rot(const Transfer& transfer) {
   const auto over = unsynced_.find(page);
   Page& stored = over != unsynced_.end() ? over->second : durable_[page];
   stored[at % kPage] ^= std::byte{1} << random_.below(8);
+}
+
+/// The page cache forgets what it could not write.
+void SimDisk::fail_sync() {
+  std::erase_if(unsynced_, [&](const auto&) { return random_.chance(0.5); });
 }
 
 void SimDisk::sync_all() {

@@ -8,7 +8,10 @@
 //
 // Faults are drawn from the seed: the same calls at the same times give the same results.
 //   eio_read, eio_write   a transfer stops at some page with EIO
+//   enospc_write          the same with ENOSPC
+//   eio_sync              a sync fails, and some of what it had to cover is gone
 //   misdirected           a write reports success and lands elsewhere
+//   lost_write            a write reports success and lands nowhere
 //   bit_rot               a read finds one bit of what it reads flipped, for good
 //   late                  a transfer takes `late_by` more
 //   lost, torn            crash(): an unsynced page is gone, or has only some of its sectors
@@ -33,6 +36,9 @@ struct SimFaults {
   double eio_write = 0;
   double misdirected = 0;
   double bit_rot = 0;
+  double eio_sync = 0;
+  double enospc_write = 0;
+  double lost_write = 0;
   double late = 0;
   Nanos late_by{100'000'000};
   double lost_before_sync = 0.5;  ///< crash() only
@@ -87,6 +93,7 @@ class SimDisk final : public Disk {
     Instant at;
     std::uint64_t sequence = 0;
     std::uint32_t flight = 0;
+    bool failed = false;  ///< a sync
 
     friend bool operator>(const Event& a, const Event& b) noexcept {
       return a.at != b.at ? a.at > b.at : a.sequence > b.sequence;
@@ -95,7 +102,8 @@ class SimDisk final : public Disk {
 
   void run_until(Instant now);
   void start_transfers(Instant now);
-  void end_transfer(const Transfer& transfer, Instant now);
+  void end_transfer(const Transfer& transfer, bool failed, Instant now);
+  void fail_sync();
   void collect();
   [[nodiscard]] std::uint64_t stop_at(const Transfer& transfer, double chance);
   [[nodiscard]] Instant end_time(const Transfer& transfer, Instant now);

@@ -1,0 +1,237 @@
+#include "daemon/cache/cache_impl.hpp"
+
+#include "base/log.hpp"
+
+#include <algorithm>
+
+namespace statecached {
+namespace {
+
+/// Objects looked at in one step of a sweep; looking at one takes some tens of nanoseconds.
+constexpr std::size_t kLooksPerStep = 8192;
+/// Checks of verify under way at a time, and the host space they may read into.
+constexpr std::size_t kChecksMost = 32;
+constexpr std::uint64_t kCheckBytesMost = 16 * kMiB;
+/// A flush that runs out of time has written what was used last: ages of its passes, youngest first.
+constexpr std::array<Nanos, 4> kFlushAges{std::chrono::minutes(1), std::chrono::minutes(15), std::chrono::hours(4), Nanos::max()};
+
+}  // namespace
+
+// ---- flush ------------------------------------------------------------------------------------------
+
+void CacheImpl::flush(std::function<void(const FlushReport&)> done, Instant now) {
+  FlushJob& job = flushes_.emplace_back();
+  job.done = std::move(done);
+  job.asked = now;
+}
+
+/// Whether this flush has to write it.
+bool CacheImpl::flush_wants(const FlushJob& flush, ObjectIx o) const {
+  const Object& object = index_.object(o);
+  return object.state == ObjectState::visible && !object.in(Tier::nvme) && residents_[o].reserved <= flush.asked;
+}
+
+/// What lies on the device alone comes down first. False: no room in the host tier now.
+bool CacheImpl::copy_to_host(ObjectIx o, Instant now) {
+  Object& object = index_.object(o);
+  PageRuns runs;
+  hold(o, now);
+  if (!allocate(Tier::host, object.bytes, spaces_[object.space].spec.groups[object.group].contiguous, runs, now)) {
+    unhold(o, now);
+    return false;
+  }
+  residents_[o].runs[index(Tier::host)] = runs;
+  residents_[o].copying_down = true;
+  moving_bytes_[index(Tier::device)] += object.bytes;
+  Job job;
+  job.kind = JobKind::copy_down;
+  job.objects = {o};
+  CopyOp op;
+  op.kind = CopyKind::copy;
+  op.source = shard_runs(residents_[o].runs[index(Tier::device)], kDeviceArena, 0, object.bytes, object.bytes);
+  op.destination = shard_runs(runs, kHostArena, 0, object.bytes, object.bytes);
+  op.payload_bytes = object.bytes;
+  op.tag = add_job(std::move(job));
+  copy_backlog_.push_back(std::move(op));
+  return true;
+}
+
+/// Passes over all objects, parents never after what hangs on them, until a pass finds nothing to write or gets
+/// nothing further.
+void CacheImpl::step_flush(Instant now) {
+  if (flushes_.empty() || reading_catalog()) return;
+  FlushJob& flush = flushes_.front();
+  std::vector<ObjectIx> objects;
+  std::uint64_t bytes = 0;
+  const auto send = [&] {
+    if (objects.empty()) return;
+    if (start_batch(objects, now)) {
+      flush.started += objects.size();
+    } else {
+      for (ObjectIx o : objects) residents_[o].writing_behind = false;
+    }
+    objects.clear();
+    bytes = 0;
+  };
+  std::size_t looks = 0;
+  for (; flush.next < index_.object_slots() && looks < kLooksPerStep && batches_.size() < kBatchesMax; ++flush.next, ++looks) {
+    const auto o = static_cast<ObjectIx>(flush.next);
+    if (!flush_wants(flush, o)) continue;
+    ++flush.dirty;
+    const Object& object = index_.object(o);
+    if (disks_.empty() || nvme_down_ || residents_[o].writing_behind) continue;
+    if (now - index_.node(object.node).last_use > kFlushAges[flush.age]) continue;
+    if (!object.in(Tier::host)) {
+      if (!residents_[o].copying_down && copy_to_host(o, now)) ++flush.started;
+      continue;
+    }
+    for (ObjectIx part : dirty_path(object.node)) {
+      residents_[part].writing_behind = true;  // so that its neighbours do not take it again
+      objects.push_back(part);
+      bytes += index_.object(part).bytes;
+    }
+    if (bytes >= kBatchBytes) send();
+  }
+  send();
+  if (flush.next < index_.object_slots()) {
+    ++sweep_work_;
+    return;
+  }
+  if (!batches_.empty() || moving_bytes_[index(Tier::device)] > 0) return;
+  end_of_flush_pass(now);
+}
+
+void CacheImpl::end_of_flush_pass(Instant now) {
+  FlushJob& flush = flushes_.front();
+  const bool refused = disks_.empty() || nvme_down_;
+  const bool last_age = flush.age + 1 == kFlushAges.size();
+  // Space on the drives is being freed: what found none gets its turn.
+  const bool room_comes = freeing_bytes_ > 0 && flush.started == 0;
+  const bool stuck = last_age && !room_comes && (flush.started == 0 || flush.dirty >= flush.last_dirty);
+  if (flush.dirty > 0 && !refused && !stuck) {
+    if (last_age) flush.last_dirty = flush.dirty;
+    if (!last_age && flush.started == 0) ++flush.age;
+    flush.next = 0;
+    flush.dirty = 0;
+    flush.started = 0;
+    if (!room_comes) ++sweep_work_;
+    return;
+  }
+  static_cast<void>(now);
+  FlushReport report;
+  report.failed_objects = flush.dirty;
+  report.durable_objects = object_count_[index(Tier::nvme)];
+  if (flush.dirty > 0) {
+    report.why = disks_.empty() ? "there is no NVMe tier: set nvme.capacity and nvme.paths" : "the NVMe tier has no room or refuses writes: see status and events";
+  }
+  const auto done = std::move(flush.done);
+  flushes_.pop_front();
+  done(report);
+}
+
+// ---- verify -----------------------------------------------------------------------------------------
+
+void CacheImpl::verify(std::function<void(const VerifyReport&)> done, Instant now) {
+  VerifyJob& job = verifies_.emplace_back();
+  job.done = std::move(done);
+  job.asked = now;
+}
+
+/// Several objects at a time; copies on NVMe are read into host space of their own, copies in the host tier
+/// are checked where they lie, when their checksum is known.
+void CacheImpl::step_verify(Instant now) {
+  if (verifies_.empty() || reading_catalog()) return;
+  VerifyJob& verify = verifies_.front();
+  std::size_t looks = 0;
+  while (verify.next < index_.object_slots() && looks++ < kLooksPerStep && verify.checks.size() < kChecksMost) {
+    const auto o = static_cast<ObjectIx>(verify.next);
+    const Object& object = index_.object(o);
+    const bool settled = object.state == ObjectState::visible && residents_[o].sums.size() == residents_[o].shards && !residents_[o].writing_behind;
+    const bool on_nvme = settled && object.in(Tier::nvme);
+    if (on_nvme && !check_on_nvme(verify, o, now)) return;  // when there is room
+    ++verify.next;
+    if (settled && object.in(Tier::host)) check_in_host(verify, o, now);
+    if (on_nvme || (settled && object.in(Tier::host))) {
+      ++verify.report.objects;
+      verify.report.bytes += object.bytes;
+    }
+    const std::size_t tenth = verify.next * 10 / index_.object_slots();
+    if (tenth > verify.told && tenth < 10) {
+      verify.told = tenth;
+      log::info("verify: {} %, {} objects, {} bad", tenth * 10, verify.report.objects, verify.report.bad);
+    }
+  }
+  if (verify.next < index_.object_slots()) {
+    if (verify.checks.empty()) ++sweep_work_;
+    return;
+  }
+  if (!verify.checks.empty()) return;
+  const auto done = std::move(verify.done);
+  const VerifyReport report = verify.report;
+  verifies_.pop_front();
+  done(report);
+}
+
+/// False: no host space for it now.
+bool CacheImpl::check_on_nvme(VerifyJob& verify, ObjectIx o, Instant now) {
+  const Object& object = index_.object(o);
+  if (!verify.checks.empty() && verify.buffered + object.bytes > kCheckBytesMost) return false;
+  Check check;
+  // Nothing is given up for a check, except that one must be able to go on.
+  if (!host_.allocate(object.bytes, false, check.buffer) && (!verify.checks.empty() || !allocate(Tier::host, object.bytes, false, check.buffer, now))) return false;
+  if (index_.object(o).state != ObjectState::visible || !index_.object(o).in(Tier::nvme)) {  // given up for it
+    host_.free(check.buffer);
+    return true;
+  }
+  hold(o, now);
+  verify.buffered += object.bytes;
+  check.object = o;
+  check.parts = 1;
+  check.reading = true;
+  Job job;
+  job.kind = JobKind::verify_read;
+  job.batch = verify.next_check;
+  DiskOp op;
+  op.kind = DiskKind::read;
+  op.klass = DiskClass::prefetch;
+  zip(residents_[o].disk, check.buffer, kHostArena, op.pieces);
+  op.tag = add_job(std::move(job));
+  disk_backlog_[residents_[o].path].push_back(std::move(op));
+  verify.checks.emplace(verify.next_check++, std::move(check));
+  return true;
+}
+
+void CacheImpl::check_in_host(VerifyJob& verify, ObjectIx o, Instant now) {
+  hold(o, now);
+  Check check;
+  check.object = o;
+  check.parts = residents_[o].shards;
+  submit_sums(o, JobKind::verify_sum, verify.next_check, residents_[o].runs[index(Tier::host)], kHostArena);
+  verify.checks.emplace(verify.next_check++, std::move(check));
+}
+
+void CacheImpl::verify_part(std::uint64_t number, bool ok, Instant now) {
+  VerifyJob& verify = verifies_.front();
+  Check& check = verify.checks.at(number);
+  const ObjectIx o = check.object;
+  if (!ok) check.bad = true;
+  if (--check.parts > 0) return;
+  if (check.reading && !check.bad) {
+    check.reading = false;
+    check.parts = residents_[o].shards;
+    submit_sums(o, JobKind::verify_sum, number, check.buffer, kHostArena);
+    return;
+  }
+  const bool bad = check.bad;
+  verify.buffered -= bytes_of(check.buffer);
+  host_.free(check.buffer);
+  verify.checks.erase(number);
+  if (bad && index_.object(o).state == ObjectState::visible) {
+    ++verify.report.bad;
+    log::warn("verify: an object of group {} ({}..{}) is bad; dropped, with what hangs on it", index_.object(o).group, index_.object(o).first, index_.object(o).end);
+    forget_below(o, Reason::corrupt, now);
+  }
+  unhold(o, now);
+}
+
+}  // namespace statecached
