@@ -73,6 +73,7 @@ struct SpaceInfo {
   bool removed = false;
   std::uint32_t clients = 0;
   Speeds speeds;
+  std::uint32_t prefill_reports = 0;  ///< that speeds.engine_flops was learned from
 };
 
 struct ClientInfo {

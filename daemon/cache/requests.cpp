@@ -42,6 +42,7 @@ Result<ClientIx> CacheImpl::attach(const NamespaceSpec& spec, MemberInfo member,
     space.spec = spec;
     space.has_end = std::any_of(spec.groups.begin(), spec.groups.end(), [](const Group& g) { return g.need == Need::end; });
     space.speeds.engine_flops = options_.engine_flops;
+    space.prefill_reports = 0;
     space.speeds.load = {1e12, options_.host_bytes_per_second, options_.nvme_bytes_per_second};
   }
   ++space.clients;
@@ -781,7 +782,8 @@ Result<> CacheImpl::finish(ClientIx client, const TicketName& name, std::uint32_
   if (prefilled > 0 && prefilled <= ticket->prompt && prefill.count() > 0) {
     const double flops = space.spec.cost.flops(ticket->prompt - prefilled, ticket->prompt);
     const double achieved = flops / seconds(prefill);
-    if (achieved > 0) space.speeds.engine_flops += (achieved - space.speeds.engine_flops) / 16;
+    // The first reports count as their mean, not as a sixteenth of the prior: an engine on a CPU is ten thousand times off.
+    if (achieved > 0) space.speeds.engine_flops += (achieved - space.speeds.engine_flops) / std::min(16U, ++space.prefill_reports);
   }
   maybe_end(*ticket, now);
   return {};

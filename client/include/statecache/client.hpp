@@ -280,7 +280,8 @@ class STATECACHE_API Session {
   Status acquire(TicketId ticket, std::uint32_t at_most = kUnknown, Have have = {}) noexcept;
 
   // ---- read ----
-  /// Plain bytes to give to other processes of the engine.
+  /// Plain bytes to give to other processes of the engine, once the daemon has answered begin() (wait,
+  /// wait_lease or settle): a join that overtakes it finds no such ticket.
   Result<TicketRef> ref(TicketId ticket) const noexcept;
   /// Becomes a member of the ticket; its lease, when there is one, comes by wait_lease.
   /// A name that the daemon does not know shows as State::lost.

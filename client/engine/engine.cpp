@@ -1,0 +1,268 @@
+#include "client/engine/engine.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <memory>
+
+namespace statecached::engine {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using statecache::Grant;
+
+constexpr std::size_t kWantsAtOnce = 256;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+}  // namespace
+
+Token most_likely(std::span<const float> logits) {
+  return static_cast<Token>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
+
+statecache::Domain domain_of(std::uint64_t adapter, std::uint64_t salt) {
+  statecache::Domain out;
+  std::memcpy(out.adapter.data(), &adapter, sizeof adapter);
+  std::memcpy(out.salt.data(), &salt, sizeof salt);
+  return out;
+}
+
+Engine::Engine(const Model& model, statecache::Session* session, EngineOptions options, Team* team)
+    : model_(model),
+      session_(session),
+      options_(options),
+      team_(team),
+      runner_(model, team == nullptr ? Gather{} : team->gather(model.slice().shard)),
+      groups_(groups_of(model.config())) {}
+
+bool Engine::good(const statecache::Status& status, const char* what, Turn& turn) {
+  if (status.ok()) return true;
+  ++turn.cache_errors;
+  if (turn.first_error.empty()) turn.first_error = std::string(what) + ": " + status.text;
+  return false;
+}
+
+/// Leases the deepest state of the prompt that pays and copies it here.
+void Engine::restore(const Request& request, Turn& turn) {
+  statecache::Ask ask;
+  ask.tokens = request.prompt.subspan(request.parent_tokens);
+  ask.parent = request.parent;
+  ask.parent_tokens = request.parent_tokens;
+  if (options_.fault != Fault::domains_mixed) ask.domain = domain_of(request.adapter, request.salt);
+  statecache::Limits limits;
+  limits.hold = statecache::Hold::lease;
+  const auto ticket = session_->begin(ask, limits);
+  if (!good(ticket.status(), "begin", turn)) {
+    if (team_ != nullptr) team_->reset(request.adapter);
+    return;
+  }
+  ticket_ = *ticket;
+  const auto lease = session_->wait_lease(ticket_, options_.patience);
+  if (team_ != nullptr) {
+    // Only now: a worker that joins before the daemon has seen begin() finds no such ticket.
+    const auto name = session_->ref(ticket_);
+    if (good(name.status(), "ref", turn)) team_->begin(*name, request.adapter);
+  }
+  bool whole = good(lease.status(), "lease", turn);
+  if (whole && lease->tokens > 0) {
+    for (const statecache::Piece& piece : lease->pieces) {
+      const std::uint32_t end = piece.first + piece.valid;
+      whole = whole && load(model_, sequence_, piece.group, piece.first, end, piece.where);
+      const auto tier = static_cast<std::size_t>(piece.tier);
+      turn.lowest = std::max(turn.lowest, piece.tier);
+      if (piece.group == groups_.attention && tier < turn.by_tier.size()) turn.by_tier[tier] += piece.valid;
+    }
+    turn.hit = lease->tokens;
+  }
+  // All workers or none: one that could not load makes everybody compute.
+  const std::uint32_t depth = whole ? turn.hit : 0;
+  const bool agreed = team_ == nullptr || team_->load(depth, options_.patience);
+  if (depth == 0 || !agreed) {
+    turn.hit = 0;
+    turn.by_tier = {};
+    sequence_ = model_.start(request.adapter);
+    if (team_ != nullptr) team_->reset(request.adapter);
+    if (whole && !agreed) good({statecache::Errc::internal, "a worker could not load its part"}, "load", turn);
+    return;
+  }
+  sequence_.length = turn.hit;
+  turn.inside_block = turn.hit % options_.block_tokens;
+}
+
+void Engine::advance(std::span<const Token> tokens, const Request& request, Turn& turn) {
+  const auto run = [&](std::span<const Token> part) {
+    if (part.empty()) return;
+    if (team_ != nullptr) team_->run(part);
+    if (!request.every_logit) {
+      runner_.run(sequence_, part, logits_);
+      return;
+    }
+    const std::size_t at = turn.logits.size();
+    turn.logits.resize(at + part.size() * kVocabulary);
+    runner_.run(sequence_, part, std::span(turn.logits).subspan(at));
+    std::copy(turn.logits.end() - kVocabulary, turn.logits.end(), logits_.begin());
+  };
+  if (options_.fault != Fault::state_one_off) {
+    run(tokens);
+    return;
+  }
+  run(tokens.first(tokens.size() - 1));
+  stale_ = sequence_;
+  run(tokens.last(1));
+  stale_.length = sequence_.length;
+}
+
+/// In chunks, cut at every position where a checkpoint is wished for: there the state is saved as it passes.
+void Engine::prefill(const Request& request, Turn& turn, std::span<const std::uint32_t> wishes) {
+  std::set<std::uint32_t> stops(wishes.begin(), wishes.end());
+  const auto size = static_cast<std::uint32_t>(request.prompt.size());
+  double saving = 0;
+  const auto start = Clock::now();
+  while (sequence_.length < size) {
+    const std::uint32_t here = sequence_.length;
+    const auto stop = stops.upper_bound(here);
+    std::uint32_t end = std::min(here + options_.chunk, size);
+    if (stop != stops.end()) end = std::min(end, *stop);
+    advance(request.prompt.subspan(here, end - here), request, turn);
+    if (stop != stops.end() && end == *stop && end < size) {
+      const auto from = Clock::now();
+      save(turn, false);
+      saving += seconds_since(from);
+    }
+  }
+  turn.prefill = seconds_since(start) - saving;
+}
+
+/// Blocks that have become whole (at the end: all), and the state as it is now. Parents first.
+std::vector<statecache::Want> Engine::wants(bool last) {
+  std::vector<statecache::Want> out;
+  const std::uint32_t here = sequence_.length;
+  const std::uint32_t cell = options_.block_tokens;
+  const auto add = [&](std::uint16_t group, std::uint32_t first, std::uint32_t end) {
+    statecache::Want want;
+    want.group = group;
+    want.first = first;
+    want.end = end;
+    out.push_back(want);
+  };
+  const std::uint32_t until = last ? here : here - here % cell;
+  for (std::uint32_t first = saved_ - saved_ % cell; first < until; first += cell)
+    add(groups_.attention, first, std::min(first + cell, until));
+  saved_ = std::max(saved_, until);
+  if (groups_.window != Groups{}.window) {
+    const std::uint32_t window = model_.config().window;
+    const std::uint32_t from = here > window ? here - window : 0;
+    for (std::uint32_t first = from - from % cell; first < here; first += cell) window_cells_.insert(first);
+    while (!window_cells_.empty()) {
+      const std::uint32_t first = *window_cells_.begin();
+      const std::uint32_t end = std::min(first + cell, until);
+      if (end <= first || (!last && end < first + cell)) break;  // a later save has it whole
+      add(groups_.window, first, end);
+      window_cells_.erase(window_cells_.begin());
+    }
+  }
+  add(groups_.recurrent, here, here);
+  return out;
+}
+
+void Engine::fill(const statecache::Slot& slot, Turn& turn, std::vector<statecache::Filled>& filled) {
+  const Sequence& from = options_.fault == Fault::state_one_off ? stale_ : sequence_;
+  bool done = false;
+  if (options_.fault == Fault::block_truncated && slot.group == groups_.attention) {
+    const std::uint64_t bytes = payload_bytes(model_, slot.group, slot.end - slot.first);
+    std::vector<std::byte> content(bytes);
+    const statecache::Extent all{content.data(), bytes};
+    done = store(model_, from, slot.group, slot.first, slot.end, {&all, 1});
+    std::fill(content.begin() + static_cast<std::ptrdiff_t>(bytes / 2), content.end(), std::byte{0});
+    std::size_t at = 0;
+    for (const statecache::Extent& extent : slot.where) {
+      const std::size_t part = std::min(extent.bytes, bytes - at);
+      std::memcpy(extent.data, content.data() + at, part);
+      at += part;
+    }
+  } else {
+    done = store(model_, from, slot.group, slot.first, slot.end, slot.where);
+  }
+  if (!done) {
+    good({statecache::Errc::internal, "a slot of another size than the state"}, "store", turn);
+    good(session_->abandon({&slot.id, 1}), "abandon", turn);
+    return;
+  }
+  filled.push_back({slot.id, 0});
+  ++turn.stored;
+}
+
+void Engine::save(Turn& turn, bool last) {
+  if (ticket_ == 0) return;
+  const std::vector<statecache::Want> all = wants(last);
+  for (std::size_t at = 0; at < all.size(); at += kWantsAtOnce) {
+    const auto part = std::span(all).subspan(at, std::min(kWantsAtOnce, all.size() - at));
+    if (!good(session_->reserve(ticket_, part), "reserve", turn)) return;
+    const auto slots = session_->wait_slots(ticket_, options_.patience);
+    if (!good(slots.status(), "reserve", turn)) return;
+    std::vector<statecache::Filled> filled;
+    for (const statecache::Slot& slot : *slots) {
+      if (slot.grant == Grant::granted) fill(slot, turn, filled);
+      if (slot.grant == Grant::declined || slot.grant == Grant::no_space) ++turn.refused;
+    }
+    if (!filled.empty()) good(session_->commit(filled), "commit", turn);
+    if (team_ != nullptr && !filled.empty())
+      good(team_->save(static_cast<std::uint32_t>(filled.size()), options_.patience), "a worker's save", turn);
+  }
+}
+
+Turn Engine::serve(const Request& request) {
+  Turn turn;
+  const auto start = Clock::now();
+  const auto size = static_cast<std::uint32_t>(request.prompt.size());
+  sequence_ = model_.start(request.adapter);
+  logits_.assign(kVocabulary, 0.0F);
+  ticket_ = 0;
+  window_cells_.clear();
+  std::vector<std::uint32_t> wishes;
+  if (session_ != nullptr) {
+    restore(request, turn);
+    turn.restore = seconds_since(start);
+    if (ticket_ != 0) {
+      wishes = session_->poll(ticket_).wishes;
+      std::erase_if(wishes, [&](std::uint32_t wish) { return wish <= turn.hit || wish >= size; });
+    }
+  }
+  saved_ = turn.hit;
+  prefill(request, turn, wishes);
+  Token next = most_likely(logits_);
+  turn.first_token = seconds_since(start);
+  turn.generated.push_back(next);
+  while (turn.generated.size() < request.generate) {
+    advance({&next, 1}, request, turn);
+    next = most_likely(logits_);
+    turn.generated.push_back(next);
+  }
+  if (ticket_ != 0) {
+    // The last token generated was never fed: its state is not computed.
+    if (good(session_->append(ticket_, turn.generated, {}, sequence_.length), "append", turn)) save(turn, true);
+    if (request.keep_open) {
+      turn.ticket = ticket_;
+    } else {
+      statecache::Report report;
+      report.computed = sequence_.length;
+      report.prefilled = size - turn.hit;
+      report.prefill = std::chrono::duration_cast<statecache::Micros>(std::chrono::duration<double>(turn.prefill));
+      good(session_->finish(ticket_, report), "finish", turn);
+      good(session_->release(ticket_), "release", turn);
+    }
+    if (team_ != nullptr) team_->end();
+  }
+  turn.last_logits = logits_;
+  turn.whole = seconds_since(start);
+  return turn;
+}
+
+void Engine::close(statecache::TicketId ticket) {
+  if (session_ == nullptr || ticket == 0) return;
+  static_cast<void>(session_->finish(ticket).ok());
+  static_cast<void>(session_->release(ticket).ok());
+}
+
+}  // namespace statecached::engine
