@@ -10,6 +10,12 @@ std::vector<std::uint32_t> wishes(const AdmissionInput& in, Admission admission)
   const std::uint32_t last = in.prompt - std::min(in.prompt, in.keep_back);
   const auto on_grid = [&](std::uint32_t at) { return at - at % in.checkpoint_grid; };
   const std::uint32_t branch = on_grid(std::min(in.matched, last));
+  if (admission == Admission::every_tokens) {
+    for (std::uint32_t at = in.every_tokens; in.every_tokens > 0 && at <= last; at += in.every_tokens) {
+      if (at > in.resumable && on_grid(at) == at) out.push_back(at);
+    }
+    return out;
+  }
   // The sequences part at `matched`: a state there serves every later one that parts there too.
   if (branch > in.resumable && in.matched < in.prompt) out.push_back(branch);
   if (admission == Admission::marconi) {

@@ -16,6 +16,7 @@ struct AdmissionInput {
   std::uint32_t checkpoint_grid = 1;
   std::uint32_t keep_back = 1;
   bool has_end_groups = true;
+  std::uint32_t every_tokens = 0;   ///< Admission::every_tokens
 };
 
 /// Positions, most wanted first. The end of the sequence (generated tokens included) is always welcome and

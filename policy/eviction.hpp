@@ -27,6 +27,7 @@ struct Candidate {
   Instant last_use{};
   std::uint64_t used = 0;     ///< logical time of its last use
   std::uint32_t hits = 0;     ///< requests that resumed from it
+  std::uint64_t content = 0;  ///< names what it would give up next; the same when it comes back
   bool held = false;          ///< not to be chosen now; only for policies that judge all together
 };
 
@@ -43,6 +44,10 @@ class EvictionPolicy {
   [[nodiscard]] virtual bool contains(NodeIx node) const noexcept = 0;
   /// What the nodes of this lane hold, all together.
   [[nodiscard]] virtual std::uint64_t bytes(Lane lane) const noexcept = 0;
+  /// The tree, once, before anything else.
+  virtual void sees(const Index& index) { static_cast<void>(index); }
+  /// A request whose sequence goes through this node is over.
+  virtual void passed(NodeIx node) { static_cast<void>(node); }
   /// Logical time: the cache's count of lookups, insertions and evictions.
   virtual void tick(std::uint64_t used) { static_cast<void>(used); }
   /// The node that should go first; kNil when the lane is empty.
@@ -57,6 +62,7 @@ struct PolicyTraits {
   bool single_child = false;   ///< with whole_nodes: above a single child the checkpoint alone goes
   bool refresh_path = false;   ///< a request refreshes every node it passes; else the one it resumed from
   bool wants_held = false;     ///< put() also what is held and could else be chosen
+  bool wants_paths = false;    ///< passed() is called
   enum class Terms : std::uint8_t { none, seconds, paper };
   Terms terms = Terms::seconds;  ///< what Candidate::efficiency is
 };

@@ -45,9 +45,11 @@ NodeIx Index::new_node() {
     free_nodes_.pop_back();
     nodes_[ix] = Node{};
     nodes_[ix].alive = true;
+    nodes_[ix].serial = next_serial_++;
     return ix;
   }
   nodes_.emplace_back().alive = true;
+  nodes_.back().serial = next_serial_++;
   return static_cast<NodeIx>(nodes_.size() - 1);
 }
 

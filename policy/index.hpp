@@ -66,6 +66,7 @@ struct Node {
   Instant last_use{};
   std::uint64_t used = 0;            ///< logical time of that use (counts lookups, insertions, evictions)
   Instant created{};
+  std::uint64_t serial = 0;          ///< never used again, unlike its index
   std::uint32_t hits = 0;
   std::optional<IdChain> chain;      ///< over the path down to round_down(end, kChainStep)
   Tier evicted_tier = Tier::none;    ///< the last loss, for explain
@@ -170,6 +171,7 @@ class Index {
   std::vector<ObjectIx> free_objects_;
   std::unordered_map<std::uint64_t, NodeIx> edges_;  ///< (parent, first token) to first child of that kind
   std::uint64_t objects_alive_ = 0;
+  std::uint64_t next_serial_ = 1;
 };
 
 }  // namespace statecached

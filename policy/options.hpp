@@ -6,11 +6,16 @@
 namespace statecached {
 
 /// marconi: ours. marconi_paper: the paper's additive score. lru: the paper's baseline.
-enum class PolicyName : std::uint8_t { marconi, lru, marconi_paper };
+/// s3fifo, gdsf: known ones to compare with. clairvoyant: knows the rest of the trace (simulations alone).
+enum class PolicyName : std::uint8_t { marconi, lru, marconi_paper, s3fifo, gdsf, clairvoyant };
+[[nodiscard]] const char* to_string(PolicyName name) noexcept;
+
+class Future;
 
 /// Where checkpoints are wished for. paper: the branch point a request reveals, and the end of the
-/// sequence. marconi: also the last grid point before the prompt's end.
-enum class Admission : std::uint8_t { paper, marconi };
+/// sequence. marconi: also the last grid point before the prompt's end. every_tokens: at all multiples of
+/// PolicyOptions::every_tokens. future: where a later request of the trace parts from this one.
+enum class Admission : std::uint8_t { paper, marconi, every_tokens, future };
 
 /// What happens to a victim of a full tier: `priced`: moved down where that pays, else dropped;
 /// always: moved down; never: dropped.
@@ -23,6 +28,8 @@ struct PolicyOptions {
   PolicyName name = PolicyName::marconi;
   std::optional<double> alpha;      ///< weight of efficiency in marconi_paper's score; none: tuned
   Admission admission = Admission::marconi;
+  std::uint32_t every_tokens = 0;   ///< Admission::every_tokens
+  const Future* future = nullptr;   ///< clairvoyant and Admission::future; outlives the cache
   Demotion demotion = Demotion::priced;
   NvmeWrite nvme_write = NvmeWrite::behind;
   double clean_share = 0.25;        ///< of a memory tier that write-behind keeps free or backed below

@@ -51,6 +51,7 @@ CacheImpl::CacheImpl(CacheOptions options, CacheSeams seams, CacheListener* list
       traits_(traits_of(options.policy.name)),
       victims_{make_eviction(options.policy, Tier::device), make_eviction(options.policy, Tier::host),
                make_eviction(options.policy, Tier::nvme)} {
+  for (const auto& victims : victims_) victims->sees(index_);
   SC_ASSERT(options_.device_bytes > 0 || options_.host_bytes > 0);
   SC_ASSERT(seams_.disks.empty() == (seams_.catalog == nullptr));
   SC_ASSERT(seams_.disks.empty() || options_.host_bytes > 0);

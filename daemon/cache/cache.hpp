@@ -44,6 +44,9 @@ struct CacheOptions {
   double host_bytes_per_second = 50e9;
   double nvme_bytes_per_second = 2e9;  ///< prior; measured from then on (the simulator keeps it)
   bool measure_speeds = true;
+  /// Nanoseconds of a clock, to measure the time inside policy code with (CacheCounters::policy_nanos); null: not
+  /// measured.
+  std::uint64_t (*policy_clock)() = nullptr;
   bool follow_verdict = true;       ///< false: the deepest depth always (the paper's counting)
   std::uint32_t keep_back = 1;      ///< least number of tokens left to compute, whatever a request asks
   std::uint64_t seed = 1;
@@ -202,6 +205,7 @@ struct TierStatus {
 };
 
 struct CacheCounters {
+  std::uint64_t policy_nanos = 0;                   ///< matching, planning, scoring, choosing victims
   std::uint64_t requests = 0, input_tokens = 0;
   std::array<std::uint64_t, kTiers> hit_tokens{};   ///< leased, by the tier at begin
   std::uint64_t leases = 0, reservations = 0, grants = 0, commits = 0, commits_refused = 0;

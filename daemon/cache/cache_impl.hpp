@@ -12,6 +12,7 @@
 #include "policy/index.hpp"
 #include "policy/resume.hpp"
 #include "policy/score.hpp"
+#include "policy/speed.hpp"
 #include "policy/eviction.hpp"
 #include "tiers/space.hpp"
 
@@ -73,7 +74,7 @@ struct SpaceInfo {
   bool removed = false;
   std::uint32_t clients = 0;
   Speeds speeds;
-  std::uint32_t prefill_reports = 0;  ///< that speeds.engine_flops was learned from
+  EngineSpeed speed;
 };
 
 struct ClientInfo {
@@ -275,6 +276,28 @@ class CacheImpl {
   void submit_deletes(Instant now);
   void entered(ObjectIx o, Tier tier, Instant now);
 
+  /// Counts the time of its life as the policy's; inside another one, nothing.
+  class PolicyTime {
+   public:
+    explicit PolicyTime(CacheImpl& cache) : cache_(cache), clock_(cache.in_policy_ ? nullptr : cache.options_.policy_clock) {
+      if (clock_ == nullptr) return;
+      cache_.in_policy_ = true;
+      start_ = clock_();
+    }
+    PolicyTime(const PolicyTime&) = delete;
+    PolicyTime& operator=(const PolicyTime&) = delete;
+    ~PolicyTime() {
+      if (clock_ == nullptr) return;
+      cache_.in_policy_ = false;
+      cache_.counters_.policy_nanos += clock_() - start_;
+    }
+
+   private:
+    CacheImpl& cache_;
+    std::uint64_t (*clock_)();
+    std::uint64_t start_ = 0;
+  };
+
   // nodes.cpp
   void tick();
   void stamp(NodeIx ix, Instant now) {
@@ -321,6 +344,7 @@ class CacheImpl {
   std::vector<Space> disks_;
   PolicyTraits traits_;
   std::uint64_t clock_ = 0;                            ///< logical: lookups, insertions, evictions
+  bool in_policy_ = false;
   bool quiet_ = false;                                 ///< a node is going as a whole: it is queued again at the end
   std::array<std::unique_ptr<EvictionPolicy>, kTiers> victims_;
   std::vector<SpaceInfo> spaces_;

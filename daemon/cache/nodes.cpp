@@ -93,6 +93,7 @@ std::uint64_t CacheImpl::evict_whole(NodeIx ix, Tier tier, Instant now) {
 
 /// Before a request's first reservation since its sequence grew: what it passes counts as used, and room is made for all it wants.
 void CacheImpl::prepare_insert(Ticket& ticket, std::span<const WantItem> wants, Instant now) {
+  std::optional<PolicyTime> policy_time(std::in_place, *this);
   const bool grown = ticket.anchor.at < ticket.tokens.size();
   const SpaceInfo& space = spaces_[ticket.space];
   Position here = ticket.anchor;
@@ -125,6 +126,7 @@ void CacheImpl::prepare_insert(Ticket& ticket, std::span<const WantItem> wants, 
   const std::uint64_t available = space_of(home).available();
   if (need <= available) return;
   if (grown) tick();
+  policy_time.reset();
   static_cast<void>(evict(home, need - available, now));
   const Node& other = index_.node(here.node);
   if (grown && other.objects.empty() && other.first_child == kNil) ticket.branch_gone = here.at;

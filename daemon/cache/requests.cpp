@@ -1,5 +1,6 @@
 #include "daemon/cache/cache_impl.hpp"
 #include "policy/admission.hpp"
+#include "policy/clairvoyant.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -41,8 +42,8 @@ Result<ClientIx> CacheImpl::attach(const NamespaceSpec& spec, MemberInfo member,
   if (space.clients == 0) {  // the name and the cost are not part of the fingerprint: the newest engine's hold
     space.spec = spec;
     space.has_end = std::any_of(spec.groups.begin(), spec.groups.end(), [](const Group& g) { return g.need == Need::end; });
+    space.speed = EngineSpeed(options_.engine_flops);
     space.speeds.engine_flops = options_.engine_flops;
-    space.prefill_reports = 0;
     space.speeds.load = {1e12, options_.host_bytes_per_second, options_.nvme_bytes_per_second};
   }
   ++space.clients;
@@ -193,6 +194,7 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
   std::uint32_t number = 0;
   const NodeIx root = domain_root(ticket.space, ticket.domain, number);
   std::vector<NodeIx> path;
+  std::optional<PolicyTime> policy_time(std::in_place, *this);
   const Sequence sequence{ticket.tokens, ticket.marks, 0};
   const Position here = index_.match({root, 0}, sequence, &path);
   index_.reference(here.node);
@@ -210,7 +212,8 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
   answer.usable = 0;
   answer.stored = scan.stored();
   answer.state = TicketState::ready;
-  answer.wishes = wishes({size, here.at, depths.empty() ? 0 : depths.back(), space.spec.checkpoint_grid, ticket.keep_back, space.has_end}, options_.policy.admission);
+  answer.wishes = wishes({size, here.at, depths.empty() ? 0 : depths.back(), space.spec.checkpoint_grid, ticket.keep_back, space.has_end, options_.policy.every_tokens}, options_.policy.admission);
+  if (options_.policy.admission == Admission::future && space.has_end) answer.wishes = options_.policy.future->partings(limit, space.spec.checkpoint_grid);
 
   struct Choice {
     std::uint32_t depth = 0;
@@ -258,6 +261,7 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
   const double from_zero = options_.follow_verdict ? space.spec.cost.flops(0, size) / rate : 0;
   std::sort(choices.begin(), choices.end(), [](const Choice& a, const Choice& b) { return a.seconds < b.seconds; });
   touch(path, kNil, now);
+  policy_time.reset();
   bool room_made = false;
   const auto still_there = [&](const Choice& choice) {
     std::size_t on_nvme = 0;
@@ -781,9 +785,8 @@ Result<> CacheImpl::finish(ClientIx client, const TicketName& name, std::uint32_
   SpaceInfo& space = spaces_[ticket->space];
   if (prefilled > 0 && prefilled <= ticket->prompt && prefill.count() > 0) {
     const double flops = space.spec.cost.flops(ticket->prompt - prefilled, ticket->prompt);
-    const double achieved = flops / seconds(prefill);
-    // The first reports count as their mean, not as a sixteenth of the prior: an engine on a CPU is ten thousand times off.
-    if (achieved > 0) space.speeds.engine_flops += (achieved - space.speeds.engine_flops) / std::min(16U, ++space.prefill_reports);
+    space.speed.add(flops, seconds(prefill));
+    space.speeds.engine_flops = space.speed.rate();
   }
   maybe_end(*ticket, now);
   return {};
@@ -819,6 +822,11 @@ void CacheImpl::end_ticket(const TicketName& name, Instant now) {
     if (slots_[s].open && slots_[s].ticket == name) discard_unborn(slots_[s].object, now);
   }
   const NodeIx anchor = ticket->anchor.node;
+  if (traits_.wants_paths) {
+    for (const auto& victims : victims_) {
+      for (NodeIx n = anchor; n != kNil; n = index_.node(n).parent) victims->passed(n);
+    }
+  }
   tickets_.erase(name);
   index_.unreference(anchor);
 }

@@ -32,9 +32,13 @@ std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now) {
   std::uint64_t freed = 0;
   EvictionPolicy& victims = *victims_[index(tier)];
   while (freed < bytes) {
-    NodeIx node = victims.best(Lane::clean, now);
-    // What waits to be written would wait for ever: the memory tiers go on alone.
-    if (node == kNil && tier == Tier::host && nvme_down_) node = victims.best(Lane::dirty, now);
+    NodeIx node = kNil;
+    {
+      const PolicyTime time(*this);
+      node = victims.best(Lane::clean, now);
+      // What waits to be written would wait for ever: the memory tiers go on alone.
+      if (node == kNil && tier == Tier::host && nvme_down_) node = victims.best(Lane::dirty, now);
+    }
     if (node == kNil) break;
     const std::uint64_t got = traits_.whole_nodes ? evict_whole(node, tier, now) : evict_node(node, tier, bytes - freed, now);
     freed += got;
@@ -254,6 +258,7 @@ SegmentTerms CacheImpl::terms(NodeIx ix, Tier tier) const {
 }
 
 void CacheImpl::requeue(NodeIx ix, Instant now) {
+  const PolicyTime time(*this);
   for (const Tier tier : {Tier::device, Tier::host, Tier::nvme}) {
     if (!present(tier)) continue;
     EvictionPolicy& victims = *victims_[index(tier)];
@@ -269,7 +274,12 @@ void CacheImpl::requeue(NodeIx ix, Instant now) {
     if (traits_.terms == PolicyTraits::Terms::seconds) efficiency = terms(ix, tier).efficiency();
     if (traits_.terms == PolicyTraits::Terms::paper) efficiency = paper_efficiency(index_, ix, tier, spaces_[node.space].spec, spaces_[node.space].has_end);
     const std::uint64_t bytes = node.kv_bytes[index(tier)] + node.state_bytes[index(tier)];
-    victims.put({ix, lane, efficiency, bytes, node.last_use, node.used, node.hits, held}, now);
+    Candidate candidate{.node = ix, .lane = lane, .efficiency = efficiency, .bytes = bytes, .last_use = node.last_use};
+    candidate.used = node.used;
+    candidate.hits = node.hits;
+    candidate.held = held;
+    if (!held) candidate.content = std::hash<ObjectId>{}(residents_[victim].id);
+    victims.put(candidate, now);
   }
 }
 

@@ -4,9 +4,12 @@
 #include "client/workload/model.hpp"
 #include "client/workload/progress.hpp"
 #include "client/workload/trace.hpp"
+#include "daemon/sim/plot.hpp"
 #include "daemon/sim/simulate.hpp"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <cstdio>
@@ -27,11 +30,12 @@ constexpr std::uint64_t kUnlimited = 15 * kTiB;
 struct Arguments {
   std::string trace, model, state_dtype;
   std::vector<std::string> device{""}, host{""}, nvme{""}, policy{"marconi"};
-  std::string alpha = "auto", admission = "auto", demotion = "priced", nvme_write = "behind", bytes_scale = "1", compat, per_request;
+  std::string alpha = "auto", admission = "auto", demotion = "priced", nvme_write = "behind", bytes_scale = "1", compat, per_request, plot;
   double host_gb_per_s = 50, nvme_gb_per_s = 2, engine_tflops = 400;
   std::uint32_t block_tokens = 64;
   std::uint64_t seed = 1, limit = 0;
-  bool json = false;
+  double load = 0;
+  bool json = false, open_loop = false;
 };
 
 int usage(const std::string& what) {
@@ -54,9 +58,9 @@ void describe(CLI::App& app, Arguments& a) {
   app.add_option("--host-gb-per-s", a.host_gb_per_s, "host memory to the engine")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--nvme-gb-per-s", a.nvme_gb_per_s, "NVMe to host memory and back")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--engine-tflops", a.engine_tflops, "what the engine achieves in prefill")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--policy", a.policy, "marconi, lru; several: a list with commas")->delimiter(',')->capture_default_str();
+  app.add_option("--policy", a.policy, "marconi, marconi-paper, lru, s3fifo, gdsf, clairvoyant; several: a list with commas")->delimiter(',')->capture_default_str();
   app.add_option("--alpha", a.alpha, "weight of efficiency in marconi-paper: auto or a number")->capture_default_str();
-  app.add_option("--admission", a.admission, "auto, paper, marconi")->capture_default_str();
+  app.add_option("--admission", a.admission, "auto, paper, marconi, every-N-tokens, all-blocks")->capture_default_str();
   app.add_option("--demotion", a.demotion, "priced, always, never")->capture_default_str();
   app.add_option("--nvme-write", a.nvme_write, "behind, through")->capture_default_str();
   app.add_option("--bytes-scale", a.bytes_scale, "factor on all sizes of state: a number or a fraction")->capture_default_str();
@@ -64,6 +68,9 @@ void describe(CLI::App& app, Arguments& a) {
   app.add_option("--state-dtype", a.state_dtype, "bf16conv_fp32ssm (default) or 2byte");
   app.add_option("--compat", a.compat, "reference: count as the paper's simulator does");
   app.add_option("--per-request", a.per_request, "CSV file: what each request hit, and what each tier then held");
+  app.add_flag("--open-loop", a.open_loop, "requests come when the trace says; the engine and the drives queue");
+  app.add_option("--load", a.load, "with --open-loop: stretch the trace so that prefill without a cache would take this share of the engine's time")->check(CLI::PositiveNumber);
+  app.add_option("--plot", a.plot, "SVG file: hit rate over capacity, a line for each policy");
   app.add_option("--seed", a.seed, "of all chance")->capture_default_str();
   app.add_option("--limit", a.limit, "requests at most")->check(CLI::PositiveNumber);
   app.add_flag("--json", a.json, "one JSON object on standard output");
@@ -89,6 +96,51 @@ Result<T> choose(const char* flag, const std::string& text, std::initializer_lis
   return fail(Errc::invalid_argument, fmt::format("{} {} is not available; there are: {}", flag, text, names));
 }
 
+Result<PolicyName> policy_named(const std::string& text) {
+  return choose<PolicyName>("--policy", text, {{"marconi", PolicyName::marconi}, {"marconi-paper", PolicyName::marconi_paper},
+                                               {"lru", PolicyName::lru}, {"s3fifo", PolicyName::s3fifo},
+                                               {"gdsf", PolicyName::gdsf}, {"clairvoyant", PolicyName::clairvoyant}});
+}
+
+/// auto: the paper's for the paper's policies, what the future calls for with clairvoyant, ours otherwise.
+Result<> choose_admission(const std::string& text, const NamespaceSpec& spec, PolicyOptions& policy) {
+  policy.every_tokens = 0;
+  if (text == "all-blocks") {
+    policy.admission = Admission::every_tokens;
+    for (const Group& group : spec.groups) {
+      if (group.need == Need::every) policy.every_tokens = group.block_tokens;
+    }
+    if (policy.every_tokens == 0) return fail(Errc::invalid_argument, "--admission all-blocks: this model has no KV blocks; use every-N-tokens");
+    return {};
+  }
+  if (text.starts_with("every-") && text.ends_with("-tokens")) {
+    const std::string number = text.substr(6, text.size() - 13);
+    std::uint32_t n = 0;
+    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), n);
+    if (error != std::errc() || end != number.data() + number.size() || n == 0) {
+      return fail(Errc::invalid_argument, "--admission every-N-tokens: N is a number from 1 on");
+    }
+    policy.admission = Admission::every_tokens;
+    policy.every_tokens = n;
+    return {};
+  }
+  const bool paper = policy.name == PolicyName::lru || policy.name == PolicyName::marconi_paper;
+  const Admission automatic = policy.name == PolicyName::clairvoyant ? Admission::future : paper ? Admission::paper : Admission::marconi;
+  if (text == "every-N-tokens") return fail(Errc::invalid_argument, "--admission every-N-tokens: put a number for N");
+  SC_ASSIGN(policy.admission, choose<Admission>("--admission", text, {{"auto", automatic}, {"paper", Admission::paper}, {"marconi", Admission::marconi}}));
+  return {};
+}
+
+std::string admission_text(const PolicyOptions& policy) {
+  switch (policy.admission) {
+    case Admission::paper: return "paper";
+    case Admission::marconi: return "marconi";
+    case Admission::every_tokens: return fmt::format("every-{}-tokens", policy.every_tokens);
+    case Admission::future: return "future";
+  }
+  return "unknown";
+}
+
 struct Run {
   std::string policy;
   SimSettings settings;
@@ -101,6 +153,8 @@ Result<std::vector<Run>> plan(const Arguments& a, const NamespaceSpec& spec) {
   common.nvme_bytes_per_second = a.nvme_gb_per_s * 1e9;
   common.engine_flops = a.engine_tflops * 1e12;
   common.compat_reference = !a.compat.empty();
+  common.open_loop = a.open_loop;
+  if (a.load > 0 && !a.open_loop) return fail(Errc::invalid_argument, "--load belongs to --open-loop");
   common.seed = a.seed;
   if (!a.compat.empty()) SC_TRY(choose<int>("--compat", a.compat, {{"reference", 0}}));
   SC_ASSIGN(common.policy.demotion, choose<Demotion>("--demotion", a.demotion, {{"priced", Demotion::priced}, {"always", Demotion::always}, {"never", Demotion::never}}));
@@ -115,10 +169,9 @@ Result<std::vector<Run>> plan(const Arguments& a, const NamespaceSpec& spec) {
   }
   std::vector<Run> runs;
   for (const std::string& policy : a.policy) {
-    SC_ASSIGN(const PolicyName name, choose<PolicyName>("--policy", policy, {{"marconi", PolicyName::marconi}, {"marconi-paper", PolicyName::marconi_paper}, {"lru", PolicyName::lru}}));
+    SC_ASSIGN(const PolicyName name, policy_named(policy));
     common.policy.name = name;
-    const Admission automatic = name == PolicyName::lru || name == PolicyName::marconi_paper ? Admission::paper : Admission::marconi;
-    SC_ASSIGN(common.policy.admission, choose<Admission>("--admission", a.admission, {{"auto", automatic}, {"paper", Admission::paper}, {"marconi", Admission::marconi}}));
+    SC_TRY(choose_admission(a.admission, spec, common.policy));
     for (const std::string& device : a.device) {
       SC_ASSIGN(common.device_bytes, capacity(device));
       for (const std::string& host : a.host) {
@@ -156,8 +209,8 @@ Json to_json(const Run& run, const SimResult& r) {
   const SimSettings& s = run.settings;
   Json out;
   out["policy"] = run.policy;
-  out["alpha"] = nullptr;
-  out["admission"] = s.policy.admission == Admission::paper ? "paper" : "marconi";
+  out["alpha"] = r.alpha ? Json(*r.alpha) : Json(nullptr);
+  out["admission"] = admission_text(s.policy);
   out["capacity"] = by_tier(s, {s.device_bytes, s.host_bytes, s.nvme_bytes});
   out["requests"] = r.requests;
   out["input_tokens"] = r.input_tokens;
@@ -173,7 +226,9 @@ Json to_json(const Run& run, const SimResult& r) {
   out["bytes_dropped"] = r.counters.bytes_dropped;
   out["nvme_bytes_written"] = r.counters.nvme_bytes_written;
   out["evictions"] = r.counters.evictions;
-  out["policy_us_per_request"] = {{"mean", r.cache_us_mean}, {"p99", r.cache_us_p99}};
+  out["policy_us_per_request"] = {{"mean", r.policy_us_mean}, {"p99", r.policy_us_p99}};
+  out["cache_us_per_request"] = {{"mean", r.cache_us_mean}, {"p99", r.cache_us_p99}};
+  if (s.open_loop) out["engine_busy"] = r.engine_busy;
   out["virtual_seconds"] = r.virtual_seconds;
   out["wall_seconds"] = r.wall_seconds;
   return out;
@@ -186,16 +241,53 @@ std::string size_or_none(std::uint64_t bytes) {
 
 void print_table(const std::vector<std::pair<Run, SimResult>>& all) {
   fmt::print("{:<13} {:>10} {:>10} {:>10} {:>8} {:>8} {:>8} {:>8} {:>9} {:>9} {:>9}\n", "policy", "device", "host", "nvme",
-             "hit %", "device", "host", "nvme", "saved %", "TTFT p50", "us/req");
+             "hit %", "device", "host", "nvme", "saved %", "TTFT p50", "policy us");
   for (const auto& [run, r] : all) {
     const auto share = [&, n = static_cast<double>(std::max<std::uint64_t>(r.input_tokens, 1))](Tier tier) {
       return 100.0 * static_cast<double>(r.hit_by_tier[index(tier)]) / n;
     };
-    fmt::print("{:<13} {:>10} {:>10} {:>10} {:>8.2f} {:>8.2f} {:>8.2f} {:>8.2f} {:>9.2f} {:>6.0f} ms {:>9.0f}\n", run.policy,
+    fmt::print("{:<13} {:>10} {:>10} {:>10} {:>8.2f} {:>8.2f} {:>8.2f} {:>8.2f} {:>9.2f} {:>6.0f} ms {:>9.1f}\n", run.policy,
                size_or_none(run.settings.device_bytes), size_or_none(run.settings.host_bytes),
                size_or_none(run.settings.nvme_bytes), 100 * rate(r), share(Tier::device), share(Tier::host),
-               share(Tier::nvme), r.flops > 0 ? 100 * r.flops_saved / r.flops : 0.0, r.ttft_ms.p50, r.cache_us_mean);
+               share(Tier::nvme), r.flops > 0 ? 100 * r.flops_saved / r.flops : 0.0, r.ttft_ms.p50, r.policy_us_mean);
   }
+}
+
+/// First passes over the trace, for those that need one.
+Result<> prepare(const Arguments& a, const NamespaceSpec& spec, std::vector<Run>& runs) {
+  if (a.load > 0) {
+    SC_ASSIGN(const auto trace, TraceReader::open(a.trace, a.limit));
+    SC_ASSIGN(const TraceDemand demand, measure(*trace, spec.cost, a.engine_tflops * 1e12));
+    if (demand.seconds <= 0) return fail(Errc::invalid_argument, "--load: the trace has no times to stretch");
+    for (Run& run : runs) run.settings.stretch = demand.prefill_seconds / (a.load * demand.seconds);
+  }
+  std::shared_ptr<Future> future;
+  for (Run& run : runs) {
+    if (run.settings.policy.name != PolicyName::clairvoyant) continue;
+    if (!future) {
+      future = std::make_shared<Future>();
+      SC_ASSIGN(const auto trace, TraceReader::open(a.trace, a.limit));
+      SC_TRY(fill(*future, *trace));
+    }
+    run.settings.future = future;
+  }
+  return {};
+}
+
+Result<> write_plot(const Arguments& a, const std::vector<std::pair<Run, SimResult>>& all) {
+  std::vector<PlotSeries> series;
+  for (const auto& [run, r] : all) {
+    auto it = std::find_if(series.begin(), series.end(), [&, &name = run.policy](const PlotSeries& s) { return s.name == name; });
+    if (it == series.end()) it = series.insert(series.end(), {run.policy, {}});
+    const SimSettings& s = run.settings;
+    it->points.emplace_back(static_cast<double>(s.device_bytes + s.host_bytes + s.nvme_bytes), rate(r));
+  }
+  for (PlotSeries& one : series) std::sort(one.points.begin(), one.points.end());
+  const std::string name = a.trace.substr(a.trace.find_last_of('/') + 1);
+  const std::string text = plot_svg("Hit rate over capacity", fmt::format("{}, {}, {} requests, blocks of {} tokens", name, a.model, all.front().second.requests, a.block_tokens), series);
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(a.plot.c_str(), "w"), &std::fclose);
+  if (file == nullptr || std::fwrite(text.data(), 1, text.size(), file.get()) != text.size()) return fail_errno("cannot write " + a.plot);
+  return {};
 }
 
 int run_all(const Arguments& a) {
@@ -214,6 +306,7 @@ int run_all(const Arguments& a) {
     if (rows == nullptr) return failed(fail_errno(a.per_request).value());
     fmt::print(rows.get(), "policy,device,host,nvme,request,input_tokens,hit_tokens,ttft_ms,device_bytes,host_bytes,nvme_bytes\n");
   }
+  if (const auto prepared = prepare(a, *spec, *runs); !prepared) return failed(prepared.error());
   std::vector<std::pair<Run, SimResult>> all;
   for (Run& run : *runs) {
     if (rows != nullptr) {
@@ -231,6 +324,9 @@ int run_all(const Arguments& a) {
     });
     if (!result) return failed(result.error());
     all.emplace_back(run, std::move(*result));
+  }
+  if (!a.plot.empty()) {
+    if (const auto written = write_plot(a, all); !written) return failed(written.error());
   }
   if (!a.json) {
     print_table(all);

@@ -9,13 +9,18 @@
 #include "tiers/nvme/sim_disk.hpp"
 
 #include <algorithm>
+#include <deque>
 #include <optional>
+#include <unordered_map>
+#include <unordered_set>
 
 namespace statecached {
 namespace {
 
 /// Rates under which a load takes no time that anyone could see.
 constexpr double kFree = 1e18;
+/// Steps that complete something after one request, before something is wrong.
+constexpr std::uint32_t kTurnsMax = 1'000'000;
 
 class NoListener final : public CacheListener {
  public:
@@ -65,6 +70,7 @@ class Simulator {
   }
 
   Result<> run(const TraceRequest& request);
+  Result<> run_open(TraceReader& trace, const std::function<void(std::uint64_t)>& progress);
   Result<SimResult> result();
 
  private:
@@ -80,6 +86,8 @@ class Simulator {
     options.host_bytes_per_second = host_rate();
     options.nvme_bytes_per_second = nvme_rate();
     options.measure_speeds = false;
+    options.policy_clock = +[] { return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()); };
+    options.policy.future = settings_.future.get();
     options.follow_verdict = !settings_.compat_reference;
     options.keep_back = settings_.compat_reference ? 0 : 1;
     options.seed = settings_.seed;
@@ -88,16 +96,18 @@ class Simulator {
 
   /// Steps the cache and jumps the clock to the drive's next event until `done` holds or nothing is under way.
   template <class Done>
-  Result<> advance(Done done) {
+  Result<> advance(Nanos& in_cache, Done done) {
     std::uint32_t idle = 0;
+    std::uint32_t turns = 0;
     while (!done()) {
       std::size_t handled = 0;
       {
-        const Stopwatch watch(in_cache_);
+        const Stopwatch watch(in_cache);
         handled = cache_->step(clock_.now());
       }
       if (handled != 0) {
         idle = 0;
+        if (++turns > kTurnsMax) return fail(Errc::internal, "the cache moves state between its tiers without end");
         continue;
       }
       if (!cache_->busy()) break;
@@ -109,7 +119,21 @@ class Simulator {
     }
     return {};
   }
-  Result<> save(const TicketName& name, const std::vector<TurnWant>& wants);
+  /// A request on its way.
+  struct Turn {
+    TraceRequest request;
+    TicketName name;
+    Instant asked{};
+    std::vector<std::uint32_t> wishes;
+    std::uint32_t hit = 0;
+    Nanos prefill{};
+    Nanos in_cache{};                 ///< real time
+  };
+  Result<> begin(Turn& turn);
+  Result<Nanos> start_prefill(Turn& turn);
+  Result<> end(Turn& turn);
+  void account(const Turn& turn);
+  Result<> save(Turn& turn, const std::vector<TurnWant>& wants);
   void count_hit(const Lease& lease, std::uint64_t& host_bytes);
 
   SimSettings settings_;
@@ -120,11 +144,12 @@ class Simulator {
   std::optional<SimDisk> disk_;
   std::optional<Cache> cache_;
   ClientIx client_ = 0;
-  Nanos in_cache_{};
 
   SimResult result_;
   std::vector<double> ttft_ms_;
   std::vector<double> cache_us_;
+  std::vector<double> policy_us_;
+  std::uint64_t policy_nanos_ = 0;
 };
 
 void Simulator::count_hit(const Lease& lease, std::uint64_t& host_bytes) {
@@ -141,8 +166,8 @@ void Simulator::count_hit(const Lease& lease, std::uint64_t& host_bytes) {
   }
 }
 
-Result<> Simulator::save(const TicketName& name, const std::vector<TurnWant>& wants) {
-  const Stopwatch watch(in_cache_);
+Result<> Simulator::save(Turn& turn, const std::vector<TurnWant>& wants) {
+  const Stopwatch watch(turn.in_cache);
   std::vector<WantItem> batch;
   // Policies that work node by node are asked as the paper's simulator asks: for the whole sequence at once.
   const std::size_t at_once = traits_of(settings_.policy.name).whole_nodes ? std::max<std::size_t>(wants.size(), 1) : kWantsAtOnce;
@@ -151,7 +176,7 @@ Result<> Simulator::save(const TicketName& name, const std::vector<TurnWant>& wa
     for (std::size_t i = at; i < std::min(at + at_once, wants.size()); ++i) {
       batch.push_back({.group = wants[i].group, .first = wants[i].first, .end = wants[i].end});
     }
-    SC_ASSIGN(const auto grants, cache_->reserve(client_, name, batch, clock_.now()));
+    SC_ASSIGN(const auto grants, cache_->reserve(client_, turn.name, batch, clock_.now()));
     for (const SlotGrant& grant : grants) {
       if (grant.grant != GrantKind::granted) continue;
       // Refused only when the slot went stale, which is the cache's to count.
@@ -161,60 +186,162 @@ Result<> Simulator::save(const TicketName& name, const std::vector<TurnWant>& wa
   return {};
 }
 
-Result<> Simulator::run(const TraceRequest& request) {
-  const TicketName name{request.index + 1, 0};
+Result<> Simulator::begin(Turn& turn) {
+  turn.name = {turn.request.index + 1, 0};
+  turn.asked = clock_.now();
+  if (settings_.future) settings_.future->start(turn.request.index);
+  const Stopwatch watch(turn.in_cache);
+  BeginRequest begin;
+  begin.tokens = turn.request.input;
+  begin.hold = HoldKind::lease;
+  begin.keep_back = settings_.compat_reference ? 0 : 1;
+  SC_ASSIGN(const Answer* answer, cache_->begin(client_, turn.name, begin, turn.asked));
+  turn.wishes = answer->wishes;
+  return {};
+}
+
+/// Takes the lease; the time until the first token can be had from now on.
+Result<Nanos> Simulator::start_prefill(Turn& turn) {
+  const Stopwatch watch(turn.in_cache);
+  std::uint64_t host_bytes = 0;
+  SC_ASSIGN(const Lease* lease, cache_->acquire(client_, turn.name, kUnknown, {}, clock_.now()));
+  turn.hit = lease->tokens;
+  count_hit(*lease, host_bytes);
+  turn.prefill = from_seconds(prefill_seconds(settings_.spec.cost, turn.hit, turn.request.input.size(), settings_.engine_flops));
+  return from_seconds(static_cast<double>(host_bytes) / host_rate()) + turn.prefill;
+}
+
+/// The first token is there: saves, finishes, counts.
+Result<> Simulator::end(Turn& turn) {
+  const TraceRequest& request = turn.request;
   const auto prompt = static_cast<std::uint32_t>(request.input.size());
   const auto total = static_cast<std::uint32_t>(request.input.size() + request.output.size());
   const Cost& cost = settings_.spec.cost;
-  const Instant start = clock_.now();
-  in_cache_ = {};
-
-  std::vector<std::uint32_t> wishes;
+  ttft_ms_.push_back(seconds(clock_.now() - turn.asked) * 1e3);
+  if (settings_.future) settings_.future->start(request.index);
   {
-    const Stopwatch watch(in_cache_);
-    BeginRequest begin;
-    begin.tokens = request.input;
-    begin.hold = HoldKind::lease;
-    begin.keep_back = settings_.compat_reference ? 0 : 1;
-    SC_ASSIGN(const Answer* answer, cache_->begin(client_, name, begin, start));
-    wishes = answer->wishes;
+    const Stopwatch watch(turn.in_cache);
+    SC_TRY(cache_->append(client_, turn.name, request.output, {}, kUnknown, clock_.now()));
   }
-  SC_TRY(advance([&] { return cache_->lease(name) != nullptr; }));
-  std::uint32_t hit = 0;
-  std::uint64_t host_bytes = 0;
+  if (settings_.policy.admission == Admission::every_tokens) {  // generated tokens too
+    const std::uint32_t step = settings_.policy.every_tokens;
+    for (std::uint32_t at = prompt / step * step + step; at < total; at += step) turn.wishes.push_back(at);
+  }
+  SC_TRY(save(turn, turn_wants(settings_.spec, turn.hit, total, turn.wishes)));
   {
-    const Stopwatch watch(in_cache_);
-    SC_ASSIGN(const Lease* lease, cache_->acquire(client_, name, kUnknown, {}, clock_.now()));
-    hit = lease->tokens;
-    count_hit(*lease, host_bytes);
+    const Stopwatch watch(turn.in_cache);
+    SC_TRY(cache_->finish(client_, turn.name, total, prompt - turn.hit, turn.prefill, clock_.now()));
+    SC_TRY(cache_->release(client_, turn.name, clock_.now()));
   }
-  const Nanos prefill = from_seconds(prefill_seconds(cost, hit, prompt, settings_.engine_flops));
-  clock_.advance(from_seconds(static_cast<double>(host_bytes) / host_rate()) + prefill);
-  ttft_ms_.push_back(seconds(clock_.now() - start) * 1e3);
-
-  {
-    const Stopwatch watch(in_cache_);
-    SC_TRY(cache_->append(client_, name, request.output, {}, kUnknown, clock_.now()));
-  }
-  SC_TRY(save(name, turn_wants(settings_.spec, hit, total, wishes)));
-  {
-    const Stopwatch watch(in_cache_);
-    SC_TRY(cache_->finish(client_, name, total, prompt - hit, prefill, clock_.now()));
-    SC_TRY(cache_->release(client_, name, clock_.now()));
-  }
-  SC_TRY(advance([] { return false; }));
-
   ++result_.requests;
   result_.input_tokens += prompt;
   result_.flops += cost.flops(0, prompt);
-  result_.flops_saved += cost.flops(0, hit);
-  cache_us_.push_back(seconds(in_cache_) * 1e6);
-  if (settings_.each) {
-    SimRow row{request.index, prompt, hit, ttft_ms_.back(), {}};
-    for (const Tier tier : {Tier::device, Tier::host, Tier::nvme}) row.bytes[index(tier)] = cache_->tier(tier).used;
-    settings_.each(row);
-  }
+  result_.flops_saved += cost.flops(0, turn.hit);
   return {};
+}
+
+void Simulator::account(const Turn& turn) {
+  cache_us_.push_back(seconds(turn.in_cache) * 1e6);
+  const std::uint64_t policy = cache_->counters().policy_nanos;
+  policy_us_.push_back(static_cast<double>(policy - policy_nanos_) / 1e3);
+  policy_nanos_ = policy;
+  if (!settings_.each) return;
+  SimRow row{turn.request.index, static_cast<std::uint32_t>(turn.request.input.size()), turn.hit, ttft_ms_.back(), {}};
+  for (const Tier tier : {Tier::device, Tier::host, Tier::nvme}) row.bytes[index(tier)] = cache_->tier(tier).used;
+  settings_.each(row);
+}
+
+Result<> Simulator::run(const TraceRequest& request) {
+  Turn turn;
+  turn.request = request;
+  SC_TRY(begin(turn));
+  SC_TRY(advance(turn.in_cache, [&] { return cache_->lease(turn.name) != nullptr; }));
+  SC_ASSIGN(const Nanos prefill, start_prefill(turn));
+  clock_.advance(prefill);
+  SC_TRY(end(turn));
+  SC_TRY(advance(turn.in_cache, [] { return false; }));
+  account(turn);
+  return {};
+}
+
+Result<> Simulator::run_open(TraceReader& trace, const std::function<void(std::uint64_t)>& progress) {
+  const auto due = [&](const TraceRequest& r) { return Instant{} + from_seconds(r.timestamp_ms / 1e3 * settings_.stretch); };
+  TraceRequest next;
+  bool more = trace.next(next);
+  std::unordered_set<std::uint64_t> open;                             // asked or waiting to be asked
+  std::unordered_map<std::uint64_t, std::vector<TraceRequest>> after;  // by the request that must be over first
+  std::deque<Turn> queue;                                             // asked, in that order
+  std::optional<Turn> running;
+  Instant free_at{};
+  Nanos busy{};
+  std::uint64_t done = 0;
+  std::uint32_t idle = 0;
+  const auto ask = [&](TraceRequest&& request) -> Result<> {
+    queue.emplace_back();
+    queue.back().request = std::move(request);
+    return begin(queue.back());
+  };
+  while (more || running || !queue.empty()) {
+    const Instant now = clock_.now();
+    bool moved = false;
+    Nanos stepping{};
+    {
+      const Stopwatch watch(stepping);
+      for (std::uint32_t turns = 0; cache_->step(now) != 0; moved = true) {
+        if (++turns > kTurnsMax) return fail(Errc::internal, "the cache moves state between its tiers without end");
+      }
+    }
+    if (running && now >= free_at) {
+      running->in_cache += stepping;
+      SC_TRY(end(*running));
+      account(*running);
+      if (progress) progress(++done);
+      open.erase(running->request.index);
+      auto waiting = after.extract(running->request.index);
+      running.reset();
+      if (!waiting.empty()) {
+        for (TraceRequest& request : waiting.mapped()) SC_TRY(ask(std::move(request)));
+      }
+      moved = true;
+    }
+    while (more && due(next) <= now) {
+      open.insert(next.index);
+      if (next.after != kNoRequest && open.contains(next.after)) {
+        after[next.after].push_back(std::move(next));
+      } else {
+        SC_TRY(ask(std::move(next)));
+      }
+      next = TraceRequest{};
+      more = trace.next(next);
+      moved = true;
+    }
+    if (!running) {
+      const auto ready = std::find_if(queue.begin(), queue.end(), [&](const Turn& turn) { return cache_->lease(turn.name) != nullptr; });
+      if (ready != queue.end()) {
+        running = std::move(*ready);
+        queue.erase(ready);
+        SC_ASSIGN(const Nanos prefill, start_prefill(*running));
+        free_at = now + prefill;
+        busy += prefill;
+        moved = true;
+      }
+    }
+    if (moved) {
+      idle = 0;
+      continue;
+    }
+    Instant wake = disk_ ? disk_->next_completion() : Instant::max();
+    if (more) wake = std::min(wake, due(next));
+    if (running) wake = std::min(wake, free_at);
+    if (wake == Instant::max() || wake <= now) {
+      if (++idle > 1'000'000) return fail(Errc::internal, "requests wait and nothing completes");
+      wake = now + Nanos{1000};
+    }
+    clock_.set(wake);
+  }
+  result_.engine_busy = clock_.now() > Instant{} ? seconds(busy) / seconds(clock_.now() - Instant{}) : 0;
+  Nanos rest{};
+  return advance(rest, [] { return false; });
 }
 
 Result<SimResult> Simulator::result() {
@@ -226,6 +353,10 @@ Result<SimResult> Simulator::result() {
   for (const double us : cache_us_) sum += us;
   result_.cache_us_mean = cache_us_.empty() ? 0 : sum / static_cast<double>(cache_us_.size());
   result_.cache_us_p99 = nearest_rank(cache_us_, 0.99);
+  double policy = 0;
+  for (const double us : policy_us_) policy += us;
+  result_.policy_us_mean = policy_us_.empty() ? 0 : policy / static_cast<double>(policy_us_.size());
+  result_.policy_us_p99 = nearest_rank(policy_us_, 0.99);
   result_.virtual_seconds = seconds(clock_.now() - Instant{});
   return result_;
 }
@@ -239,7 +370,8 @@ Result<SimResult> simulate(const SimSettings& settings, TraceReader& trace, cons
   SC_TRY(simulator.start());
   TraceRequest request;
   std::uint64_t done = 0;
-  while (trace.next(request)) {
+  if (settings.open_loop) SC_TRY(simulator.run_open(trace, progress));
+  while (!settings.open_loop && trace.next(request)) {
     SC_TRY(simulator.run(request));
     if (progress) progress(++done);
   }
@@ -247,6 +379,31 @@ Result<SimResult> simulate(const SimSettings& settings, TraceReader& trace, cons
   SC_ASSIGN(SimResult result, simulator.result());
   result.wall_seconds = seconds(wall.now() - start);
   return result;
+}
+
+Result<TraceDemand> measure(TraceReader& trace, const Cost& cost, double engine_flops) {
+  TraceDemand out;
+  TraceRequest request;
+  double first = -1;
+  while (trace.next(request)) {
+    if (first < 0) first = request.timestamp_ms;
+    out.seconds = (request.timestamp_ms - first) / 1e3;
+    out.prefill_seconds += prefill_seconds(cost, 0, request.input.size(), engine_flops);
+  }
+  if (trace.error() != nullptr) return tl::unexpected<Error>(*trace.error());
+  return out;
+}
+
+Result<> fill(Future& future, TraceReader& trace) {
+  TraceRequest request;
+  while (trace.next(request)) {
+    const auto prompt = static_cast<std::uint32_t>(request.input.size());
+    request.input.insert(request.input.end(), request.output.begin(), request.output.end());
+    future.add(request.input, prompt);
+  }
+  if (trace.error() != nullptr) return tl::unexpected<Error>(*trace.error());
+  future.seal();
+  return {};
 }
 
 }  // namespace statecached
