@@ -235,7 +235,6 @@ class Assembly::Parts {
   MonotonicClock clock;
   std::uint64_t epoch = random_epoch();
   std::uint32_t cores = usable_cores();
-  std::uint64_t recovered = 0;
   std::unique_ptr<Bell> bell;
   std::optional<Arena> host;
   std::optional<EmulatedDevice> device;
@@ -330,7 +329,8 @@ Result<> Assembly::Parts::make_conductor(CacheSeams seams) {
   serving.epoch = epoch;
   if (cores == 1) serving.spin = Nanos{0};  // spinning would keep the client from answering
   SC_ASSIGN(conductor, Conductor::create(serving, options, std::move(seams), clock, *bell));
-  SC_ASSIGN(recovered, conductor->cache().recover(clock.now(), wall_seconds()));
+  // Rows come in while requests are served (design.md 8): the log says when they all have.
+  SC_TRY(conductor->cache().recover_begin(clock.now(), wall_seconds()));
   return {};
 }
 
@@ -447,7 +447,7 @@ std::string Assembly::summary() const {
     out += fmt::format(", device {} (emulated)", format_size(parts_->device->bytes()));
   for (const auto& disk : parts_->disks)
     out += fmt::format(", NVMe {} ({})", format_size(disk->capacity()), disk->engine());
-  return out + fmt::format(", {} objects recovered", parts_->recovered);
+  return out;
 }
 
 }  // namespace statecached

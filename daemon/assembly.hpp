@@ -23,7 +23,7 @@ class Assembly {
   void start();
   /// No more clients, reservations declined, what is committed written within limits.stop_time.
   void stop();
-  /// One line for the log: sizes of the tiers, where it listens, what was recovered.
+  /// One line for the log: sizes of the tiers, where it listens.
   [[nodiscard]] std::string summary() const;
 
  private:

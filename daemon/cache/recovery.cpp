@@ -48,6 +48,7 @@ std::size_t CacheImpl::recover_some(Instant now) {
                last.error().message());
   }
   if (recovery_->rejected > 0) log::warn("{} stored objects could not be taken over; their rows are deleted", recovery_->rejected);
+  log::info("{} objects on NVMe were taken over from the catalog in {:.2f} s", recovered_, seconds(now - started_));
   recovery_->reading = false;
   recovery_->seen = {};
   return rows + 1;
