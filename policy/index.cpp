@@ -1,6 +1,7 @@
 #include "policy/index.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <fmt/format.h>
 
 namespace statecached {
@@ -155,6 +156,35 @@ Position Index::insert(Position from, const Sequence& sequence, Instant now) {
   node.created = now;
   link(ix);
   return {ix, node.end};
+}
+
+Position Index::grow(Position from, const Sequence& sequence, Instant now) {
+  const Position here = match(from, sequence);
+  if (here.at >= sequence.end()) return here;
+  Node& node = nodes_[here.node];
+  const bool open = here.at == node.end && node.parent != kNil && node.first_child == kNil && node.references == 0 && !node.chain &&
+                    (node.objects.empty() || objects_[node.objects.back()].need != Need::end);
+  if (!open) return insert(here, sequence, now);
+  const std::uint32_t had = node.end - node.start;
+  const std::uint32_t more = sequence.end() - node.end;
+  const std::uint32_t need = node.symbols_offset + had + more;
+  if (node.symbols.use_count() != 1 || node.symbols_room < need) {
+    const std::uint32_t room = std::bit_ceil(had + more);
+    auto copy = std::make_shared_for_overwrite<Token[]>(room);
+    std::copy_n(node.at(node.start), had, copy.get());
+    node.symbols = std::move(copy);
+    node.symbols_offset = 0;
+    node.symbols_room = room;
+  }
+  // Nobody else has the array, and no view of it goes beyond the old end.
+  Token* tail = const_cast<Token*>(node.symbols.get()) + node.symbols_offset + had;
+  std::copy_n(sequence.tokens.data() + (node.end - sequence.base), more, tail);
+  for (const Mark& mark : sequence.marks) {
+    if (mark.at >= node.end && mark.at < sequence.end()) node.marks.push_back(mark);
+  }
+  node.end = sequence.end();
+  node.last_use = std::max(node.last_use, now);
+  return {here.node, node.end};
 }
 
 NodeIx Index::split(Position position) {

@@ -57,6 +57,7 @@ struct Node {
   std::uint32_t start = 0, end = 0;
   std::shared_ptr<const Token[]> symbols;
   std::uint32_t symbols_offset = 0;
+  std::uint32_t symbols_room = 0;    ///< of the array, when grow() made it
   std::uint32_t space = 0;           ///< namespace
   std::vector<Mark> marks;           ///< those that begin in [start, end)
   std::vector<ObjectIx> objects;     ///< by (end, first)
@@ -116,6 +117,9 @@ class Index {
   [[nodiscard]] Position match(Position from, const Sequence& sequence, std::vector<NodeIx>* path = nullptr) const;
   /// As match, then adds what is missing; the result is at sequence.end(). New nodes are stamped `now`.
   Position insert(Position from, const Sequence& sequence, Instant now);
+  /// As insert, for sequences that come piece by piece (a start): what follows on a leaf without a
+  /// checkpoint at its end makes that leaf longer, so that the tree is the one it was.
+  Position grow(Position from, const Sequence& sequence, Instant now);
   /// Makes a node end at this position and returns it.
   NodeIx split(Position position);
   /// The node of the path down to `position` that contains `at` (0 < at <= position.at; 0: the root).

@@ -166,7 +166,7 @@ bool CacheImpl::recover_object(const ObjectRow& row, Instant now) {
   if (bytes_of(runs) != object.bytes || !disks_[row.extents.front().path].allocate_at(runs)) return false;
 
   const Instant used = now - std::chrono::seconds(std::max<std::int64_t>(0, recovery_->wall_now - row.last_used));
-  const Position at = index_.insert(from, {row.symbols, row.marks, from.at}, used);
+  const Position at = index_.grow(from, {row.symbols, row.marks, from.at}, used);
   NodeIx node = index_.node_at(at.node, row.end);
   if (group.need == Need::end) node = index_.split({node, row.end});
   // One that is being stored anew does not count: it will find that this one is there, and go.

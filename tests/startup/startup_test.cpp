@@ -12,6 +12,9 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include <map>
+#include <sstream>
+
 namespace statecached::test {
 namespace {
 
@@ -171,6 +174,29 @@ std::uint64_t resident_bytes(pid_t pid) {
   return 0;
 }
 
+/// CPU seconds of each thread of a process that has used any, by name.
+std::string cpu_seconds(pid_t pid) {
+  std::map<std::string, double> sums;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task")) {
+    const std::string stat = slurp(task.path() / "stat");
+    const std::size_t open = stat.find('(');
+    const std::size_t close = stat.rfind(')');
+    if (open == std::string::npos || close == std::string::npos) continue;
+    std::istringstream rest(stat.substr(close + 2));
+    std::string skip;
+    for (int i = 0; i < 11; ++i)
+      rest >> skip;
+    double user = 0, system = 0;
+    rest >> user >> system;
+    sums[stat.substr(open + 1, close - open - 1)] += (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+  }
+  std::string out;
+  for (const auto& [name, used] : sums) {
+    if (used >= 0.05) out += " " + name + " " + std::to_string(used).substr(0, 4) + " s";
+  }
+  return out;
+}
+
 std::uint64_t listed(const std::string& socket) {
   const auto reply = statecache::admin(socket, "status");
   if (!reply) return 0;
@@ -224,10 +250,11 @@ TEST(Startup, HotNamespacesFirstAndServedMeanwhile) {
   }
   std::uint64_t there = 0;
   while ((there = listed(daemon.socket())) < objects && since(begin) < 300)
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
   const double all = since(begin);
   EXPECT_EQ(there, objects) << daemon.log();
   const std::uint64_t full = resident_bytes(daemon.pid());
+  std::printf("CPU:%s\n", cpu_seconds(daemon.pid()).c_str());
   std::printf("%llu objects: filled in %.1f s; floor (open, check, read, decode) %.2f s; socket after %.2f s, first hit after %.2f s "
               "(%llu objects known), all after %.2f s; %.0f bytes of memory an object\n",
               static_cast<unsigned long long>(objects), fill, floor, door, first_hit, static_cast<unsigned long long>(then), all,
