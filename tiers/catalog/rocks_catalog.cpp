@@ -21,6 +21,7 @@
 #include <cerrno>
 #include <deque>
 #include <exception>
+#include <optional>
 #include <stdexcept>
 #include <thread>
 
@@ -349,18 +350,21 @@ class RocksCatalog::Impl {
   }
 
   Result<bool> load_some(std::size_t most, const std::function<void(CatalogRow&&)>& row) {
-    std::size_t taken = 0;
-    while (taken < most) {
-      auto chunk = loaded_.pop();
-      if (!chunk) return false;
-      room_.fetch_add(1, std::memory_order_release);
-      room_.notify_one();
-      for (CatalogRow& each : chunk->rows)
-        row(std::move(each));
-      taken += chunk->rows.size();
-      if (!chunk->last) continue;
+    for (std::size_t taken = 0; taken < most;) {
+      if (!taking_) {
+        taking_ = loaded_.pop();
+        taken_ = 0;
+        if (!taking_) return false;
+        room_.fetch_add(1, std::memory_order_release);
+        room_.notify_one();
+      }
+      for (; taken_ < taking_->rows.size() && taken < most; ++taken_, ++taken)
+        row(std::move(taking_->rows[taken_]));
+      if (taken_ < taking_->rows.size()) return false;
+      const Chunk chunk = *std::exchange(taking_, std::nullopt);
+      if (!chunk.last) continue;
       loader_.join();
-      if (!chunk->outcome) return tl::unexpected<Error>(std::move(chunk->outcome.error()));
+      if (!chunk.outcome) return tl::unexpected<Error>(chunk.outcome.error());
       return true;
     }
     return false;
@@ -602,8 +606,8 @@ class RocksCatalog::Impl {
   /// Scrubs wait for an idle moment, but not for ever.
   static constexpr std::size_t kScrubsBehind = 16;
   /// Read ahead at a start: rows of some hundred bytes.
-  static constexpr std::size_t kChunkRows = 256;
-  static constexpr std::size_t kChunks = 64;
+  static constexpr std::size_t kChunkRows = 4096;  // each wakes the other thread once
+  static constexpr std::size_t kChunks = 8;
 
   std::unique_ptr<rocksdb::Env> env_;
   std::unique_ptr<rocksdb::DB> db_;
@@ -622,6 +626,8 @@ class RocksCatalog::Impl {
   std::atomic<std::uint64_t> batches_{0}, rows_put_{0}, rows_deleted_{0}, rows_dropped_{0},
       bytes_{0};
   SpscQueue<Chunk> loaded_{kChunks};
+  std::optional<Chunk> taking_;  // the submitter's
+  std::size_t taken_ = 0;
   std::atomic<std::uint32_t> room_{0};
   std::thread loader_;
   std::thread thread_;  // last: it uses all of the above
