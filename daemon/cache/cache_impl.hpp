@@ -124,7 +124,14 @@ struct Ticket {
   bool finished = false, tainted = false, lost = false;
   std::uint32_t open_slots = 0;
   std::uint32_t branch_gone = kUnknown;  ///< the other side of this branch point went to make room: nothing parts there now
+  std::array<ObjectIx, kEveryGroupsMax> tails = no_tails();  ///< last whole blocks it stored or found stored, held
   IdChain chain;
+
+  static std::array<ObjectIx, kEveryGroupsMax> no_tails() {
+    std::array<ObjectIx, kEveryGroupsMax> none{};
+    none.fill(kNil);
+    return none;
+  }
 };
 
 struct Slot {
@@ -431,6 +438,8 @@ class CacheImpl {
   // requests.cpp, inside
   void plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, bool load, Instant now);
   void touch(const std::vector<NodeIx>& path, NodeIx deepest, Instant now);
+  void hold_tail(Ticket& ticket, ObjectIx o, Instant now);
+  void let_go_tails(Ticket& ticket, Instant now);
   void let_go(Ticket& ticket, Instant now);
   void make_lease(Ticket& ticket, Instant now);
   void end_ticket(const TicketName& name, Instant now);

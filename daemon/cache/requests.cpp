@@ -541,6 +541,7 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   if (group.need != Need::end && index_.find_cover({node, want.end}, want.group, want.first, want.end, cell_end) != kNil) {
     answer.grant = GrantKind::exists;  // on this branch, or on one that shares these tokens
     const ObjectIx same = index_.find(ticket.anchor.node, want.group, want.first, want.end);
+    if (object.full && same != kNil) hold_tail(ticket, same, now);
     if (!object.full || (same != kNil && index_.object(same).state == ObjectState::visible)) return answer;
   }
   const ObjectIx same = index_.find(ticket.anchor.node, want.group, want.first, want.end);
@@ -690,7 +691,10 @@ bool CacheImpl::commit(ClientIx client, const Filled& filled, Instant now) {
     object.state = ObjectState::committed;
     appear(slot.object, now);
   }
-  if (Ticket* ticket = find_ticket(ticket_name); ticket != nullptr) maybe_end(*ticket, now);
+  if (Ticket* ticket = find_ticket(ticket_name); ticket != nullptr) {
+    hold_tail(*ticket, slot.object, now);
+    maybe_end(*ticket, now);
+  }
   return true;
 }
 
@@ -782,6 +786,7 @@ bool CacheImpl::abandon(ClientIx client, SlotId id, Instant now) {
 Result<> CacheImpl::finish(ClientIx client, const TicketName& name, std::uint32_t prefilled, Nanos prefill, Instant now) {
   SC_ASSIGN(Ticket * ticket, ticket_of(client, name));
   ticket->finished = true;
+  let_go_tails(*ticket, now);
   SpaceInfo& space = spaces_[ticket->space];
   if (prefilled > 0 && prefilled <= ticket->prompt && prefill.count() > 0) {
     const double flops = space.spec.cost.flops(ticket->prompt - prefilled, ticket->prompt);
@@ -797,6 +802,7 @@ Result<> CacheImpl::release(ClientIx client, const TicketName& name, bool cancel
   if (cancelled) {
     ticket->finished = true;
     let_go(*ticket, now);
+    let_go_tails(*ticket, now);
   }
   ++ticket->released;
   if (ticket->released >= std::max<std::size_t>(ticket->members, 1) || cancelled) {
@@ -817,6 +823,7 @@ void CacheImpl::end_ticket(const TicketName& name, Instant now) {
   Ticket* ticket = find_ticket(name);
   if (ticket == nullptr) return;
   let_go(*ticket, now);
+  let_go_tails(*ticket, now);
   for (ClientIx client : ticket->joined) clients_[client].tickets.erase(name);
   for (std::uint32_t s = 0; ticket->open_slots > 0 && s < slots_.size(); ++s) {
     if (slots_[s].open && slots_[s].ticket == name) discard_unborn(slots_[s].object, now);
@@ -835,6 +842,7 @@ void CacheImpl::lose(Ticket& ticket, Instant now) {
   ticket.lost = true;
   ticket.want_lease = false;
   let_go(ticket, now);
+  let_go_tails(ticket, now);
   ++ticket.answer.version;
   ticket.answer.state = TicketState::lost;
   ticket.answer.best = 0;

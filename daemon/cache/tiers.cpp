@@ -72,6 +72,12 @@ bool CacheImpl::next_victim(NodeIx ix, Tier tier, ObjectIx& victim) const {
     // Still being filled: what has been stored is held by what comes after it.
     if (object.state == ObjectState::writing || object.state == ObjectState::committed) return false;
     if (!object.in(tier)) continue;
+    // What lies in memory too is left on the drive: else it would be dirty again, and write-behind would go
+    // round in circles, each batch putting out what the one before it wrote.
+    if (tier == Tier::nvme && (object.in(Tier::host) || object.in(Tier::device))) {
+      if (object.need != Need::end) return false;
+      continue;
+    }
     if (object.holds == 0 && object.state == ObjectState::visible && index_.may_leave(object, tier)) {
       victim = *it;
       return true;
