@@ -106,9 +106,9 @@ int bench_overhead(const Options& options, const Model& model, statecache::Sessi
   Engine with(model, &session);
   Engine without(model, nullptr);
   struct Cost {
-    double wall = 0, cpu = 0;
+    double wall = 0, cpu = 0, cache = 0;
   };
-  std::vector<double> wall, cpu;
+  std::vector<double> wall, cpu, share;
   Cost sum_with, sum_without;
   std::uint32_t hits = 0;
   const std::uint64_t base = static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
@@ -119,7 +119,7 @@ int bench_overhead(const Options& options, const Model& model, statecache::Sessi
     const double from = cpu_seconds();
     const Turn turn = engine.serve(request);
     hits += turn.hit == 0 ? 0 : 1;
-    return Cost{turn.whole, cpu_seconds() - from};
+    return Cost{turn.whole, cpu_seconds() - from, turn.cache};
   };
   for (std::uint32_t round = 0; round < options.rounds; ++round) {
     const std::vector<Token> prompt = text_of(base + round, options.tokens);
@@ -135,6 +135,8 @@ int bench_overhead(const Options& options, const Model& model, statecache::Sessi
     }
     sum_with.wall += a.wall;
     sum_with.cpu += a.cpu;
+    sum_with.cache += a.cache;
+    share.push_back(a.cache / a.wall);
     sum_without.wall += b.wall;
     sum_without.cpu += b.cpu;
     wall.push_back(a.wall / b.wall - 1);
@@ -148,12 +150,14 @@ int bench_overhead(const Options& options, const Model& model, statecache::Sessi
   out["seconds"] = {{"with", sum_with.wall}, {"without", sum_without.wall}};
   out["cpu_seconds"] = {{"with", sum_with.cpu}, {"without", sum_without.cpu}};
   out["overhead_percent"] = {{"wall_median", 100 * nearest_rank(wall, 0.5)}, {"cpu_median", 100 * nearest_rank(cpu, 0.5)}};
+  out["in_cache_calls"] = {{"seconds", sum_with.cache}, {"percent_median", 100 * nearest_rank(share, 0.5)}};
   if (options.json) {
     fmt::print("{}\n", out.dump(2));
   } else {
     fmt::print("{} prompts of {} tokens, {} generated, every one missed and stored:\n", options.rounds, options.tokens, options.generate);
     fmt::print("  seconds       {:.3f} with the cache, {:.3f} without; {:+.2f} % in the median pair\n", sum_with.wall, sum_without.wall, 100 * nearest_rank(wall, 0.5));
     fmt::print("  CPU seconds   {:.3f} with the cache, {:.3f} without; {:+.2f} % in the median pair\n", sum_with.cpu, sum_without.cpu, 100 * nearest_rank(cpu, 0.5));
+    fmt::print("  of these      {:.3f} s in the cache's calls; {:.2f} % in the median prompt\n", sum_with.cache, 100 * nearest_rank(share, 0.5));
   }
   return hits == 0 ? 0 : 1;
 }

@@ -132,6 +132,7 @@ void Engine::prefill(const Request& request, Turn& turn, std::span<const std::ui
     }
   }
   turn.prefill = seconds_since(start) - saving;
+  turn.cache += saving;
 }
 
 /// Blocks that have become whole (at the end: all), and the state as it is now. Parents first.
@@ -228,6 +229,7 @@ Turn Engine::serve(const Request& request) {
       wishes = session_->poll(ticket_).wishes;
       std::erase_if(wishes, [&](std::uint32_t wish) { return wish <= turn.hit || wish >= size; });
     }
+    turn.cache = seconds_since(start);
   }
   saved_ = turn.hit;
   prefill(request, turn, wishes);
@@ -240,6 +242,7 @@ Turn Engine::serve(const Request& request) {
     turn.generated.push_back(next);
   }
   if (ticket_ != 0) {
+    const auto from = Clock::now();
     // The last token generated was never fed: its state is not computed.
     if (good(session_->append(ticket_, turn.generated, {}, sequence_.length), "append", turn)) save(turn, true);
     if (request.keep_open) {
@@ -253,6 +256,7 @@ Turn Engine::serve(const Request& request) {
       good(session_->release(ticket_), "release", turn);
     }
     if (team_ != nullptr) team_->end();
+    turn.cache += seconds_since(from);
   }
   turn.last_logits = logits_;
   turn.whole = seconds_since(start);

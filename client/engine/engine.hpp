@@ -42,6 +42,7 @@ struct Turn {
   double first_token = 0;                   ///< seconds from the request to the first token
   double restore = 0;                       ///< of these: find, load, copy
   double prefill = 0;                       ///< of these: computing
+  double cache = 0;                         ///< in all: find, load, copy, save: what computing did not take
   double whole = 0;
   std::uint32_t stored = 0, refused = 0;    ///< objects
   std::uint32_t cache_errors = 0;
