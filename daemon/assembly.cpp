@@ -192,6 +192,12 @@ Result<std::vector<Tenant>> tenants_of(const config::Settings& settings) {
   return out;
 }
 
+/// A file system that is full or has gone read-only: it may come back, and is no mistake in a setting.
+bool cannot_write(const Error& error) {
+  const bool read_only = error.message().find("Read-only file system") != std::string::npos;
+  return error.code == Errc::no_space || error.os == EROFS || (error.code == Errc::io && read_only);
+}
+
 Result<> make_directory(const std::string& path) {
   std::error_code error;
   const bool made = std::filesystem::create_directories(path, error);
@@ -258,7 +264,7 @@ Result<> Assembly::Parts::make(const std::string& version) {
   CacheSeams seams;
   if (settings.nvme.capacity != 0) {
     SC_TRY(make_drives(seams.disks));
-    seams.catalog = catalog.get();
+    seams.catalog = catalog.get();  // null without disks
   }
   copier = std::make_unique<CopyThread>(memories, waker());
   seams.copier = copier.get();
@@ -294,9 +300,17 @@ Result<> Assembly::Parts::make_drives(std::vector<Disk*>& seams) {
   const std::uint64_t capacity = round_down(settings.nvme.capacity / paths.size(), kDriveGrain);
   RocksCatalogOptions options;
   options.waker = waker();
-  SC_ASSIGN(rocks,
-            RocksCatalog::open(std::filesystem::path(settings.paths.state_dir) / "catalog",
-                               std::move(options)));
+  auto opened = RocksCatalog::open(std::filesystem::path(settings.paths.state_dir) / "catalog",
+                                   std::move(options));
+  if (!opened && cannot_write(opened.error())) {
+    // Engines are better served by memory alone than not at all; what is on the drives stays there.
+    log::error("{}: nothing can be kept on NVMe until the next start; the daemon goes on with memory "
+               "alone",
+               opened.error().message());
+    return {};
+  }
+  if (!opened) return tl::unexpected<Error>(std::move(opened.error()));
+  rocks = std::move(*opened);
   std::vector<DrivePath> drives;
   std::vector<std::string> uuids;
   for (const std::string& path : paths) {

@@ -159,16 +159,9 @@ std::vector<NamespaceStatus> Cache::namespaces() const {
     status.fingerprint = space.fingerprint;
     status.generation = space.generation;
     status.clients = space.clients;
+    status.objects = space.objects;
+    status.bytes = space.bytes;
     out.push_back(std::move(status));
-  }
-  for (ObjectIx o = 0; o < impl_->index_.object_slots(); ++o) {
-    const Object& object = impl_->index_.object(o);
-    if (object.state != ObjectState::visible) continue;
-    NamespaceStatus& status = out[object.space];
-    ++status.objects;
-    for (std::size_t t = 0; t < kTiers; ++t) {
-      if (object.in(static_cast<Tier>(t))) status.bytes[t] += object.bytes;
-    }
   }
   std::erase_if(out, [&](const NamespaceStatus& status) {
     const SpaceInfo& space = impl_->spaces_[status.ix];

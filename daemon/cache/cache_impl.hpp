@@ -73,6 +73,8 @@ struct SpaceInfo {
   bool has_end = false;
   bool removed = false;
   std::uint32_t clients = 0;
+  std::uint64_t objects = 0;                 ///< in any tier
+  std::array<std::uint64_t, kTiers> bytes{};  ///< of those, by tier
   Speeds speeds;
   EngineSpeed speed;
 };
@@ -184,6 +186,8 @@ struct Setback {
   }
   void worked() noexcept { *this = Setback{}; }
   [[nodiscard]] bool waits(Instant now) const noexcept { return now < until; }
+  /// Nothing has worked since it was refused.
+  [[nodiscard]] bool doubted() const noexcept { return pause.count() != 0; }
 };
 
 /// While the catalog is being read.
@@ -374,7 +378,8 @@ class CacheImpl {
   DeleteBatch deleting_;                               ///< collected, not yet submitted
   Setback catalog_setback_;
   std::vector<Setback> disk_setbacks_;
-  bool nvme_down_ = false;                             ///< nothing can be written there at present
+  bool nvme_waits_ = false;                            ///< nothing is written there at present
+  bool nvme_down_ = false;                             ///< nor has anything worked since: memory goes on alone
   bool catalog_unread_ = false;                        ///< its rows could not be read to the end
   std::unique_ptr<Recovery> recovery_;                 ///< while rows are taken over
   std::uint64_t recovered_ = 0;

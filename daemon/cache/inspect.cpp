@@ -162,6 +162,7 @@ Result<> CacheImpl::audit() const {
   SC_TRY(host_.check());
   std::array<std::uint64_t, 2> used{};
   std::array<std::uint64_t, kTiers> held{}, count{};
+  std::vector<std::array<std::uint64_t, kTiers + 1>> of(spaces_.size());  // objects, then bytes by tier
   std::uint64_t disk = 0;
   for (ObjectIx o = 0; o < index_.object_slots(); ++o) {
     const Object& object = index_.object(o);
@@ -169,9 +170,11 @@ Result<> CacheImpl::audit() const {
     const Resident& resident = residents_[o];
     for (std::size_t t = 0; t < 2; ++t) used[t] += bytes_of(resident.runs[t]);
     disk += bytes_of(resident.disk);
+    if (object.tiers != 0) ++of[object.space][kTiers];
     for (std::size_t t = 0; t < kTiers; ++t) {
       if (!object.in(t)) continue;
       ++count[t];
+      of[object.space][t] += object.bytes;
       if (object.holds > 0) held[t] += object.bytes;
     }
   }
@@ -179,6 +182,12 @@ Result<> CacheImpl::audit() const {
   const auto differs = [](const char* what, std::uint64_t is, std::uint64_t should) {
     return fail(Errc::internal, fmt::format("{} is {}, the objects add up to {}", what, is, should));
   };
+  for (NamespaceIx ns = 0; ns < spaces_.size(); ++ns) {
+    if (of[ns][kTiers] != spaces_[ns].objects) return differs("objects of a namespace", spaces_[ns].objects, of[ns][kTiers]);
+    for (std::size_t t = 0; t < kTiers; ++t) {
+      if (of[ns][t] != spaces_[ns].bytes[t]) return differs("bytes of a namespace", spaces_[ns].bytes[t], of[ns][t]);
+    }
+  }
   if (used[0] != device_.used()) return differs("space used in the device tier", device_.used(), used[0]);
   if (used[1] != host_.used()) return differs("space used in the host tier", host_.used(), used[1]);
   std::uint64_t disks_used = 0;

@@ -192,6 +192,8 @@ bool CacheImpl::recover_object(const ObjectRow& row, Instant now) {
   Node& home = index_.node(node);
   home.last_use = std::max(home.last_use, used);
   index_.enter(o, Tier::nvme);
+  ++spaces_[object.space].objects;
+  spaces_[object.space].bytes[index(Tier::nvme)] += object.bytes;
   ++object_count_[index(Tier::nvme)];
   recovery_->seen.emplace(key(row.number), o);
   return true;

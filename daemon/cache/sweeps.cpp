@@ -79,7 +79,7 @@ void CacheImpl::step_flush(Instant now) {
     if (!flush_wants(flush, o)) continue;
     ++flush.dirty;
     const Object& object = index_.object(o);
-    if (disks_.empty() || nvme_down_ || residents_[o].writing_behind) continue;
+    if (disks_.empty() || nvme_waits_ || residents_[o].writing_behind) continue;
     if (now - index_.node(object.node).last_use > kFlushAges[flush.age]) continue;
     if (!object.in(Tier::host)) {
       if (!residents_[o].copying_down && copy_to_host(o, now)) ++flush.started;
@@ -103,7 +103,7 @@ void CacheImpl::step_flush(Instant now) {
 
 void CacheImpl::end_of_flush_pass(Instant now) {
   FlushJob& flush = flushes_.front();
-  const bool refused = disks_.empty() || nvme_down_;
+  const bool refused = disks_.empty() || nvme_waits_;
   const bool last_age = flush.age + 1 == kFlushAges.size();
   // Space on the drives is being freed: what found none gets its turn.
   const bool room_comes = freeing_bytes_ > 0 && flush.started == 0;

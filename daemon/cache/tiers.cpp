@@ -114,6 +114,8 @@ void CacheImpl::drop_copy(ObjectIx o, Tier tier, Reason reason, Instant now) {
   Resident& resident = residents_[o];
   const std::uint64_t bytes = object.bytes;
   index_.leave(o, tier);
+  spaces_[object.space].bytes[index(tier)] -= bytes;
+  if (object.tiers == 0) --spaces_[object.space].objects;
   --object_count_[index(tier)];
   if (tier == Tier::nvme) {
     forget_row(o);
@@ -244,6 +246,9 @@ void CacheImpl::unhold(ObjectIx o, Instant now) {
 /// An object is in a tier from now on.
 void CacheImpl::entered(ObjectIx o, Tier tier, Instant now) {
   Object& object = index_.object(o);
+  SpaceInfo& space = spaces_[object.space];
+  if (object.tiers == 0) ++space.objects;
+  space.bytes[index(tier)] += object.bytes;
   index_.enter(o, tier);
   ++object_count_[index(tier)];
   if (object.holds > 0) held_bytes_[index(tier)] += object.bytes;

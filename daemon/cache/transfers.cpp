@@ -517,17 +517,20 @@ void CacheImpl::finish_batch(WriteBatch& batch, bool ok, Instant now) {
 
 void CacheImpl::write_behind(Instant now) {
   if (disks_.empty() || !present(Tier::host) || options_.policy.demotion == Demotion::never) return;
-  if (nvme_down_ || reading_catalog()) return;
+  if (nvme_waits_ || reading_catalog()) return;
+  // What failed is tried with little: what is being written cannot be given up meanwhile.
+  const std::size_t batches_most = nvme_down_ ? 1 : kBatchesMax;
+  const std::uint64_t bytes_most = nvme_down_ ? kDiskOpBytes : kBatchBytes;
   const bool through = options_.policy.nvme_write == NvmeWrite::through;
   // What can be given up at once: free, or a tail that is backed, or about to be. Backed ancestors do not count:
   // they cannot go before what hangs on them.
   const auto wanted = static_cast<std::uint64_t>(options_.policy.clean_share * static_cast<double>(host_.capacity()));
   const std::size_t h = index(Tier::host);
   std::vector<NodeIx> taken;  // out of the queue while this turn lasts
-  while (batches_.size() < kBatchesMax) {
+  while (batches_.size() < batches_most) {
     std::vector<ObjectIx> objects;
     std::uint64_t bytes = 0;
-    while (bytes < kBatchBytes) {
+    while (bytes < bytes_most) {
       const std::uint64_t ready = host_.available() + victims_[h]->bytes(Lane::clean) + moving_bytes_[h] + bytes;
       if (ready >= wanted && !through) break;
       const NodeIx node = victims_[h]->best(Lane::dirty, now);
@@ -751,8 +754,13 @@ std::size_t CacheImpl::step(Instant now) {
   if (recovery_ != nullptr) count += recover_some(now);
   if (!disks_.empty()) {
     bool any = false;
-    for (std::uint16_t d = 0; d < disks_.size(); ++d) any = any || writable(d, now);
-    nvme_down_ = !any || catalog_setback_.waits(now) || catalog_unread_;
+    bool sound = false;
+    for (std::uint16_t d = 0; d < disks_.size(); ++d) {
+      any = any || writable(d, now);
+      sound = sound || (writable(d, now) && !disk_setbacks_[d].doubted());
+    }
+    nvme_waits_ = !any || catalog_setback_.waits(now) || catalog_unread_;
+    nvme_down_ = nvme_waits_ || !sound || catalog_setback_.doubted();
   }
   expire(now);
   sweep_work_ = 0;
