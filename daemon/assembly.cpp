@@ -26,6 +26,9 @@
 namespace statecached {
 namespace {
 
+/// How long a start waits for the catalog's rows before anybody may connect.
+constexpr Nanos kLoadAlone = std::chrono::milliseconds(500);
+
 /// Descriptors of an arena that clients get duplicates of.
 struct SharedArena {
   wire::TierName tier = wire::TierName::host;
@@ -343,8 +346,14 @@ Result<> Assembly::Parts::make_conductor(CacheSeams seams) {
   serving.epoch = epoch;
   if (cores == 1) serving.spin = Nanos{0};  // spinning would keep the client from answering
   SC_ASSIGN(conductor, Conductor::create(serving, options, std::move(seams), clock, *bell));
-  // Rows come in while requests are served (design.md 8): the log says when they all have.
-  SC_TRY(conductor->cache().recover_begin(clock.now(), wall_seconds()));
+  Cache& cache = conductor->cache();
+  SC_TRY(cache.recover_begin(clock.now(), wall_seconds()));
+  // The rest of a large catalog comes in while requests are served (design.md 8); a small one is there
+  // before the first of them, which would find nothing otherwise.
+  const Instant until = clock.now() + kLoadAlone;
+  while (cache.recovering() && clock.now() < until) {
+    if (cache.step(clock.now()) == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   return {};
 }
 
