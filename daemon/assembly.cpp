@@ -27,7 +27,7 @@ namespace statecached {
 namespace {
 
 /// How long a start waits for the catalog's rows before anybody may connect.
-constexpr Nanos kLoadAlone = std::chrono::milliseconds(500);
+constexpr Nanos kLoadAlone = std::chrono::milliseconds(300);
 
 /// Descriptors of an arena that clients get duplicates of.
 struct SharedArena {
