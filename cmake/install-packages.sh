@@ -9,7 +9,7 @@ packages=(
   libspdlog-dev libfmt-dev libxxhash-dev libssl-dev libexpected-dev
   libtomlplusplus-dev libcli11-dev nlohmann-json3-dev zlib1g-dev
 )
-if [ "${1:-}" = tests ]; then packages+=(libgtest-dev util-linux systemd); fi
+if [ "${1:-}" = tests ]; then packages+=(libgtest-dev util-linux systemd python3 python3-numpy python3-pip python3-setuptools python3-wheel python3-pytest); fi
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
   echo "not a Debian system; building needs what Debian calls: ${packages[*]}" >&2
