@@ -54,9 +54,10 @@ NodeIx Index::new_node() {
   return static_cast<NodeIx>(nodes_.size() - 1);
 }
 
-NodeIx Index::add_root(std::uint32_t space) {
+NodeIx Index::add_root(std::uint32_t space, SymbolShape shape) {
   const NodeIx ix = new_node();
   nodes_[ix].space = space;
+  nodes_[ix].shape = shape;
   nodes_[ix].references = 1;  // never pruned
   return ix;
 }
@@ -102,14 +103,16 @@ void Index::unlink(NodeIx ix) {
 std::uint32_t Index::agreement(const Node& node, std::uint32_t from, const Sequence& sequence) const {
   const std::uint32_t to = std::min(node.end, sequence.end());
   if (to <= from) return from;
+  const SymbolShape& shape = node.shape;
+  const std::uint32_t words = (to - from) / shape.tokens * shape.words;
   const std::uint32_t same =
-      from + common_tokens(node.at(from), sequence.tokens.data() + (from - sequence.base), to - from);
+      from + common_tokens(node.at(from), sequence.at(from), words) / shape.words * shape.tokens;
   if (node.marks.empty() && sequence.marks.empty()) return same;
   return common_marks(node.marks, sequence.marks, from, same);
 }
 
 NodeIx Index::child(NodeIx parent, std::uint32_t at, const Sequence& sequence, std::uint32_t& agree) const {
-  const auto slot = edges_.find(edge_key(parent, sequence.tokens[at - sequence.base]));
+  const auto slot = edges_.find(edge_key(parent, *sequence.at(at)));
   if (slot == edges_.end()) return kNil;
   for (NodeIx ix = slot->second; ix != kNil; ix = nodes_[ix].alike) {
     agree = agreement(nodes_[ix], at, sequence);
@@ -143,11 +146,12 @@ Position Index::insert(Position from, const Sequence& sequence, Instant now) {
   Node& node = nodes_[ix];
   node.parent = above;
   node.space = nodes_[above].space;
+  node.shape = nodes_[above].shape;
   node.start = here.at;
   node.end = sequence.end();
-  const std::uint32_t count = node.end - node.start;
+  const std::uint32_t count = (node.end - node.start) / node.shape.tokens * node.shape.words;
   auto copy = std::make_shared_for_overwrite<Token[]>(count);
-  std::copy_n(sequence.tokens.data() + (node.start - sequence.base), count, copy.get());
+  std::copy_n(sequence.at(node.start), count, copy.get());
   node.symbols = std::move(copy);
   for (const Mark& mark : sequence.marks) {
     if (mark.at >= node.start && mark.at < node.end) node.marks.push_back(mark);
@@ -155,7 +159,8 @@ Position Index::insert(Position from, const Sequence& sequence, Instant now) {
   node.last_use = now;
   node.created = now;
   link(ix);
-  return {ix, node.end};
+  if (node.shape.scope != 0) register_pages(ix);
+  return {ix, nodes_[ix].end};
 }
 
 Position Index::grow(Position from, const Sequence& sequence, Instant now) {
@@ -196,6 +201,7 @@ NodeIx Index::split(Position position) {
   unlink(position.node);
   upper.parent = lower.parent;
   upper.space = lower.space;
+  upper.shape = lower.shape;
   upper.start = lower.start;
   upper.end = position.at;
   upper.symbols = lower.symbols;
@@ -204,7 +210,7 @@ NodeIx Index::split(Position position) {
   upper.used = lower.used;
   upper.created = lower.created;
   upper.hits = lower.hits;
-  lower.symbols_offset += position.at - lower.start;
+  lower.symbols_offset += (position.at - lower.start) / lower.shape.tokens * lower.shape.words;
   lower.start = position.at;
   lower.parent = upper_ix;
   const auto mark_cut = std::find_if(lower.marks.begin(), lower.marks.end(),
@@ -228,6 +234,7 @@ NodeIx Index::split(Position position) {
   }
   link(upper_ix);
   link(position.node);
+  if (upper.shape.scope != 0) relist_pages(upper_ix, position.node);
   return upper_ix;
 }
 
@@ -246,11 +253,16 @@ void Index::prune(NodeIx ix) {
   while (ix != kNil) {
     Node& node = nodes_[ix];
     if (!node.alive || node.references > 0 || node.first_child != kNil || !node.objects.empty() ||
-        node.parent == kNil) {
+        (node.parent == kNil && !node.floating)) {
       return;
     }
-    unlink(ix);
     const NodeIx parent = node.parent;
+    if (parent == kNil) {
+      forget_floating(ix);
+    } else {
+      unlink(ix);
+      if (node.shape.scope != 0) relist_pages(ix, kNil);
+    }
     node = Node{};
     free_nodes_.push_back(ix);
     ix = parent;

@@ -13,6 +13,11 @@
 // without its parent there, an object that is in any tier has its parents in some tier, and NVMe is closed on
 // itself. may_leave() says so. (A child may be stored anew in memory while its parents lie on NVMe alone: the
 // engine computed it again because that was faster than loading; the prefix stays whole.)
+//
+// Symbols are tokens, or keys of `symbol_words` words that stand for `symbol_tokens` tokens each; positions are
+// tokens always. Keys are chained digests: each names all before it, so a table of them (pages.cpp) finds any
+// page without its prefix. A run of keys that nobody knows the beginning of hangs on a *floating* root of its
+// own, at a depth of 0 or of what its engine said, and moves (graft) below its predecessor once that is seen.
 
 #include "base/ids.hpp"
 #include "base/id_chain.hpp"
@@ -26,6 +31,7 @@
 #include <optional>
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace statecached {
@@ -39,8 +45,32 @@ struct Sequence {
   std::span<const Token> tokens;
   std::span<const Mark> marks;
   std::uint32_t base = 0;
+  std::uint32_t symbol_tokens = 1;   ///< tokens.size() is a multiple of symbol_words
+  std::uint32_t symbol_words = 1;
   [[nodiscard]] std::uint32_t end() const noexcept {
-    return base + static_cast<std::uint32_t>(tokens.size());
+    return base + static_cast<std::uint32_t>(tokens.size()) / symbol_words * symbol_tokens;
+  }
+  [[nodiscard]] const Token* at(std::uint32_t position) const noexcept {
+    return tokens.data() + (position - base) / symbol_tokens * symbol_words;
+  }
+};
+
+/// What the symbols of a namespace are. `scope` names one domain of one keyed namespace; 0: tokens.
+struct SymbolShape {
+  std::uint32_t tokens = 1;
+  std::uint32_t words = 1;
+  std::uint64_t scope = 0;
+};
+
+/// A key within its scope.
+struct PageName {
+  std::uint64_t scope = 0;
+  Digest key;
+  friend bool operator==(const PageName&, const PageName&) = default;
+};
+struct PageNameHash {
+  std::size_t operator()(const PageName& name) const noexcept {
+    return std::hash<Digest>{}(name.key) ^ (name.scope * 0x9e3779b97f4a7c15ULL);
   }
 };
 
@@ -59,6 +89,8 @@ struct Node {
   std::uint32_t symbols_offset = 0;
   std::uint32_t symbols_room = 0;    ///< of the array, when grow() made it
   std::uint32_t space = 0;           ///< namespace
+  SymbolShape shape;
+  bool floating = false;             ///< a root whose depth is a guess; see above
   std::vector<Mark> marks;           ///< those that begin in [start, end)
   std::vector<ObjectIx> objects;     ///< by (end, first)
   std::uint32_t references = 0;      ///< tickets anchored here
@@ -76,7 +108,7 @@ struct Node {
   bool alive = false;
 
   [[nodiscard]] const Token* at(std::uint32_t position) const noexcept {
-    return symbols.get() + symbols_offset + (position - start);
+    return symbols.get() + symbols_offset + (position - start) / shape.tokens * shape.words;
   }
 };
 
@@ -111,7 +143,7 @@ struct Object {
 class Index {
  public:
   // ---- tree -------------------------------------------------------------------------------------
-  [[nodiscard]] NodeIx add_root(std::uint32_t space);
+  [[nodiscard]] NodeIx add_root(std::uint32_t space, SymbolShape shape = {});
   /// Follows `sequence` from `from` (whose depth is sequence.base or more) as far as it agrees. Appends
   /// the nodes entered to `path`.
   [[nodiscard]] Position match(Position from, const Sequence& sequence, std::vector<NodeIx>* path = nullptr) const;
@@ -132,6 +164,30 @@ class Index {
   [[nodiscard]] Node& node(NodeIx ix) { return nodes_[ix]; }
   [[nodiscard]] const Node& node(NodeIx ix) const { return nodes_[ix]; }
   [[nodiscard]] std::size_t node_slots() const noexcept { return nodes_.size(); }
+
+  // ---- pages: keyed scopes only (pages.cpp) -----------------------------------------------------
+  /// Where the page of this key begins, or a nil node.
+  [[nodiscard]] Position find_page(const PageName& name) const;
+  /// Where pages that follow this key begin: behind its page, or on the floating root that waits for it.
+  [[nodiscard]] Position find_after(const PageName& name) const;
+  /// A root for a run whose place nobody knows, at `depth` tokens. `after`: the key before it, when that is
+  /// known. Goes by itself when nothing hangs on it and nobody references it.
+  NodeIx add_floating_root(std::uint32_t space, SymbolShape shape, std::uint32_t depth, const std::optional<Digest>& after);
+  /// match and insert for a run of keys from a position of its tree: floating runs that turn out to go on
+  /// where this one is are moved below it on the way. See take_moved().
+  Position match_run(Position from, const Sequence& run, std::vector<NodeIx>* path);
+  Position insert_run(Position from, const Sequence& run, Instant now);
+  [[nodiscard]] NodeIx root_of(NodeIx node) const;
+  /// The key that a floating root waits for.
+  [[nodiscard]] std::optional<Digest> waits_for(NodeIx root) const;
+  /// A floating root that has no children any more, where they went, and by how many tokens (modulo 2^32).
+  /// Whoever refers to it moves over, then prunes it.
+  struct Moved {
+    NodeIx root = kNil;
+    NodeIx to = kNil;
+    std::uint32_t shift = 0;
+  };
+  [[nodiscard]] std::vector<Moved> take_moved() { return std::exchange(moved_, {}); }
 
   // ---- objects ----------------------------------------------------------------------------------
   /// A new object in state `writing`, in the node that contains its end.
@@ -168,6 +224,25 @@ class Index {
   NodeIx new_node();
   void link(NodeIx node);
   void unlink(NodeIx node);
+  [[nodiscard]] std::uint32_t page_position(const Node& node, std::uint32_t word) const noexcept {
+    return node.start + (word - node.symbols_offset) / node.shape.words * node.shape.tokens;
+  }
+  [[nodiscard]] static PageName page_name(const SymbolShape& shape, const Token* words) noexcept;
+  void register_pages(NodeIx node);
+  /// Pages of `node` that are listed under `from` (kNil: forget those listed under `node`).
+  void relist_pages(NodeIx node, NodeIx from);
+  [[nodiscard]] NodeIx floating_head(const PageName& name) const;
+  [[nodiscard]] bool graft(NodeIx root, Position here);
+  void forget_floating(NodeIx root);
+
+  struct PageAt {
+    NodeIx node = kNil;
+    std::uint32_t word = 0;          ///< index into the node's shared symbols: a split does not change it
+  };
+  std::unordered_map<PageName, PageAt, PageNameHash> pages_;
+  std::unordered_map<PageName, NodeIx, PageNameHash> waiting_;   ///< the key before it, to the floating root
+  std::unordered_map<NodeIx, std::optional<Digest>> floating_;   ///< floating roots, and what they wait for
+  std::vector<Moved> moved_;
 
   std::vector<Node> nodes_;
   std::vector<NodeIx> free_nodes_;

@@ -4,8 +4,9 @@
 
 namespace statecached {
 
-ResumeScan::ResumeScan(const Index& index, std::span<const Group> groups, std::span<const NodeIx> path, Position position, std::span<const Mark> marks)
-    : index_(index), groups_(groups), marks_(marks), position_(position), tracks_(groups.size()) {
+ResumeScan::ResumeScan(const Index& index, std::span<const Group> groups, std::span<const NodeIx> path, Position position, std::span<const Mark> marks, std::uint32_t from)
+    : index_(index), groups_(groups), marks_(marks), position_(position), tracks_(groups.size()), from_(from) {
+  for (Track& track : tracks_) track.covered = from;
   for (NodeIx ix : path) {
     for (ObjectIx o : index.node(ix).objects) {
       const Object& object = index.object(o);
@@ -24,7 +25,9 @@ ResumeScan::ResumeScan(const Index& index, std::span<const Group> groups, std::s
   }
   stored_ = position.at;
   for (std::size_t g = 0; g < groups.size(); ++g) {
-    if (groups[g].need == Need::every) stored_ = std::min(stored_, tracks_[g].covered);
+    const std::uint32_t covered = std::min(tracks_[g].covered, position.at);
+    const std::uint32_t ahead = std::min(groups[g].lookahead, covered - from);
+    if (groups[g].need == Need::every) stored_ = std::min(stored_, covered - ahead);
     if (groups[g].need == Need::end) has_end_ = true;
   }
 }
@@ -66,7 +69,7 @@ bool ResumeScan::need_every(std::uint16_t group, std::uint32_t depth, std::vecto
 bool ResumeScan::need_last(std::uint16_t group, std::uint32_t depth, std::vector<Cover>& out) const {
   const Group& shape = groups_[group];
   const std::uint32_t cell = shape.block_tokens;
-  const std::uint32_t from = depth > shape.window ? depth - shape.window : 0;
+  const std::uint32_t from = std::max(depth > shape.window ? depth - shape.window : 0, from_);
   const auto& blocks = tracks_[group].blocks;
   for (std::uint32_t first = from / cell * cell; first < depth; first += cell) {
     const std::uint32_t to = std::min(depth, first + cell);
@@ -90,11 +93,14 @@ bool ResumeScan::needs(std::uint32_t depth, std::vector<Cover>& out) const {
   if (depth > position_.at) return false;
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const auto group = static_cast<std::uint16_t>(g);
-    if (groups_[g].need == Need::every && !need_every(group, depth, out)) return false;
-    if (groups_[g].need == Need::last && !need_last(group, depth, out)) return false;
+    // What an object that ends at e holds of a group that looks ahead serves depth e - lookahead.
+    const std::uint32_t reach = depth + groups_[g].lookahead;
+    if (reach < depth || reach > position_.at) return false;
+    if (groups_[g].need == Need::every && !need_every(group, reach, out)) return false;
+    if (groups_[g].need == Need::last && !need_last(group, reach, out)) return false;
     if (groups_[g].need != Need::end) continue;
     const auto& list = tracks_[g].blocks;
-    const auto it = std::find_if(list.begin(), list.end(), [&](ObjectIx o) { return index_.object(o).end == depth; });
+    const auto it = std::find_if(list.begin(), list.end(), [&](ObjectIx o) { return index_.object(o).end == reach; });
     if (it == list.end()) return false;
     out.push_back({*it, 0});
   }
@@ -105,13 +111,14 @@ std::vector<std::uint32_t> ResumeScan::depths(const ResumeLimits& limits, std::s
   std::vector<std::uint32_t> found;
   std::vector<Cover> scratch;
   const auto consider = [&](std::uint32_t depth) {
-    if (depth == 0 || depth > limits.at_most || depth % limits.grid != 0) return;
+    if (depth <= from_ || depth > limits.at_most || (depth - limits.grid_from) % limits.grid != 0) return;
     if (inside_mark(depth) || !needs(depth, scratch)) return;
     if (found.empty() || found.back() != depth) found.push_back(depth);
   };
   if (!has_end_) {
     std::uint32_t depth = std::min(stored_, limits.at_most);
-    depth -= depth % limits.grid;
+    if (depth <= from_) return found;
+    depth -= (depth - limits.grid_from) % limits.grid;
     for (const Mark& mark : marks_) {
       if (mark.atomic != 0 && mark.at < depth && depth - mark.at < mark.length) depth = mark.at / limits.grid * limits.grid;
     }
@@ -121,7 +128,8 @@ std::vector<std::uint32_t> ResumeScan::depths(const ResumeLimits& limits, std::s
   const auto ends = std::find_if(groups_.begin(), groups_.end(), [](const Group& g) { return g.need == Need::end; });
   const auto& states = tracks_[static_cast<std::size_t>(ends - groups_.begin())].blocks;
   for (auto it = states.rbegin(); it != states.rend() && found.size() < max_count; ++it) {
-    consider(index_.object(*it).end);
+    const std::uint32_t end = index_.object(*it).end;
+    if (end > ends->lookahead) consider(end - ends->lookahead);
   }
   std::reverse(found.begin(), found.end());
   return found;

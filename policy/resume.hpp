@@ -15,20 +15,22 @@ struct Cover {
 
 struct ResumeLimits {
   std::uint32_t at_most = 0;        ///< tokens
-  std::uint32_t grid = 1;           ///< depths are multiples of it
+  std::uint32_t grid = 1;           ///< depths are multiples of it, counted from
+  std::uint32_t grid_from = 0;      ///< here (modulo 2^32)
 };
 
 /// Scans one matched path. References into the index stay valid only until it changes.
 class ResumeScan {
  public:
-  /// `path`: the nodes below the root down to `position`; `marks` of the request.
-  ResumeScan(const Index& index, std::span<const Group> groups, std::span<const NodeIx> path, Position position, std::span<const Mark> marks);
+  /// `path`: the nodes from the one that holds `from` down to `position`; `marks` of the request. What lies before
+  /// `from` is in the engine: depths are deeper, and need nothing of it.
+  ResumeScan(const Index& index, std::span<const Group> groups, std::span<const NodeIx> path, Position position, std::span<const Mark> marks, std::uint32_t from = 0);
 
   /// Tokens from 0 for which all `every` groups have KV (at most position.at).
   [[nodiscard]] std::uint32_t stored() const noexcept { return stored_; }
   /// Depths at which every group has what it needs, ascending, at most `max_count` deepest ones.
   [[nodiscard]] std::vector<std::uint32_t> depths(const ResumeLimits& limits, std::size_t max_count) const;
-  /// What this depth needs, in token order; false when something is missing.
+  /// What this depth needs (of a group with lookahead k: what k tokens more need), in token order; false when something is missing.
   [[nodiscard]] bool needs(std::uint32_t depth, std::vector<Cover>& out) const;
 
  private:
@@ -46,6 +48,7 @@ class ResumeScan {
   Position position_;
   std::vector<Track> tracks_;
   std::uint32_t stored_ = 0;
+  std::uint32_t from_ = 0;
   bool has_end_ = false;
 };
 

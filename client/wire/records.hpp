@@ -56,6 +56,8 @@ struct BeginArgs {
   std::uint32_t parent_tokens = 0;
   std::uint32_t tokens = 0;          ///< that follow this struct (a keyed namespace: keys of 32 bytes)
   std::uint32_t marks = 0;           ///< that follow the tokens; positions are of the whole sequence
+                                     ///< (keyed: 1 where the key before the run follows them, and parent_tokens
+                                     ///< is the run's first token or kUnknown)
   std::uint32_t have_every = 0;
   std::uint32_t have_end = 0;
   std::uint32_t keep_back = 1;       ///< tokens always left to compute

@@ -112,6 +112,10 @@ Result<> Cache::append(ClientIx client, const TicketName& name, std::span<const 
   return impl_->append(name, client, tokens, marks, computed);
 }
 
+Result<> Cache::append_keys(ClientIx client, const TicketName& name, std::span<const Digest> keys, std::uint32_t computed) {
+  return impl_->append_keys(name, client, keys, computed);
+}
+
 Result<std::vector<SlotGrant>> Cache::reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now) {
   return impl_->reserve(client, name, wants, now);
 }
@@ -179,6 +183,9 @@ std::vector<ObjectStatus> Cache::objects(std::optional<NamespaceIx> ns, std::opt
 
 Result<std::vector<ExplainRow>> Cache::explain(NamespaceIx ns, std::span<const Token> tokens, Instant now) const {
   if (ns >= impl_->spaces_.size()) return fail(Errc::not_found, "no such namespace");
+  if (impl_->spaces_[ns].spec.addressing == Addressing::keys) {
+    return fail(Errc::unsupported, "this namespace is addressed by keys, not by tokens: name the object that ends the prefix");
+  }
   const auto& domains = impl_->spaces_[ns].domains;
   const auto plain = domains.find(Domain{});
   if (plain == domains.end()) return std::vector<ExplainRow>{};

@@ -93,6 +93,9 @@ struct BeginRequest {
   Nanos deadline{};                 ///< from now; 0: none
   std::uint8_t priority = 50;
   std::uint16_t members = 0;        ///< 0: the engine's world
+  std::span<const Digest> keys;     ///< a keyed namespace: these instead of tokens, marks and parent
+  std::optional<Digest> after;      ///< the key before the first
+  std::uint32_t first_token = kUnknown;
 };
 
 enum class TicketState : std::uint8_t { pending, loading, ready, failed, lost };
@@ -312,6 +315,9 @@ class Cache {
   [[nodiscard]] const Lease* lease(const TicketName& name) const;
   /// The sequence grows; `computed` tokens of it (kUnknown: all) have their state computed.
   [[nodiscard]] Result<> append(ClientIx client, const TicketName& name, std::span<const Token> tokens, std::span<const Mark> marks, std::uint32_t computed, Instant now);
+  /// The same with the keys of further pages. All positions of a keyed ticket are tokens from first_token on, or
+  /// from the beginning of its run where that is not known.
+  [[nodiscard]] Result<> append_keys(ClientIx client, const TicketName& name, std::span<const Digest> keys, std::uint32_t computed);
   /// One SlotGrant for each shard of each granted want, and one for each want that was not granted.
   [[nodiscard]] Result<std::vector<SlotGrant>> reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now);
   /// True: accepted. An object becomes visible when all its shards are in.

@@ -1,6 +1,7 @@
 #pragma once
-// The inside of Cache. One class, in seven files by what they do:
+// The inside of Cache. One class, in nine files by what they do:
 //   requests.cpp   clients, tickets, leases, reservations
+//   keyed.cpp      where tickets lie in the tree, and namespaces that are addressed by keys
 //   tiers.cpp      space, victims, dropping copies
 //   nodes.cpp      what policies that work node by node need
 //   transfers.cpp  loads, write-behind, copies down, catalog batches
@@ -134,6 +135,23 @@ struct Ticket {
     none.fill(kNil);
     return none;
   }
+
+  // Keyed (shape.scope != 0): `tokens` are the words of the run's keys. What clients see, and all positions
+  // above but anchor.at, count from `origin`, where the run begins; in the tree it begins at `base`.
+  SymbolShape shape;
+  std::uint32_t origin = 0;
+  bool origin_known = true;
+  std::uint32_t base = 0;
+  NodeIx root = kNil;               ///< of the tree that `base` is in
+  std::optional<Digest> after;      ///< the key before the run
+  [[nodiscard]] bool keyed() const noexcept { return shape.scope != 0; }
+  /// From a client's position to the tree's, modulo 2^32.
+  [[nodiscard]] std::uint32_t offset() const noexcept { return base - origin; }
+  /// The end of the sequence, as clients count.
+  [[nodiscard]] std::uint32_t end() const noexcept {
+    return origin + static_cast<std::uint32_t>(tokens.size()) / shape.words * shape.tokens;
+  }
+  [[nodiscard]] Sequence sequence() const noexcept { return {tokens, marks, base, shape.tokens, shape.words}; }
 };
 
 struct Slot {
@@ -252,6 +270,7 @@ class CacheImpl {
   Result<> join(ClientIx client, const TicketName& name, Instant now);
   Result<const Lease*> acquire(ClientIx client, const TicketName& name, std::uint32_t at_most, Have have, Instant now);
   Result<> append(const TicketName& name, ClientIx client, std::span<const Token> tokens, std::span<const Mark> marks, std::uint32_t computed);
+  Result<> append_keys(const TicketName& name, ClientIx client, std::span<const Digest> keys, std::uint32_t computed);
   Result<std::vector<SlotGrant>> reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now);
   bool commit(ClientIx client, const Filled& filled, Instant now);
   bool abandon(ClientIx client, SlotId id, Instant now);
@@ -409,6 +428,7 @@ class CacheImpl {
   void batch_part_done(std::uint64_t number, bool ok, Reason reason, Instant now);
   void advance_batches(Instant now);
   bool rows_of(WriteBatch& batch, CatalogBatch& rows, Instant now);
+  void symbols_row(const Object& object, ObjectRow& row) const;
   void finish_batch(WriteBatch& batch, bool ok, Instant now);
   void abandon_write(ObjectIx o, Instant now);
   [[nodiscard]] bool on_disk_or_coming(ObjectIx o) const;
@@ -452,11 +472,26 @@ class CacheImpl {
   void lose(Ticket& ticket, Instant now);
   SlotGrant reserve_one(Ticket& ticket, ClientIx client, const WantItem& want, Instant now, std::vector<SlotGrant>& out);
   Reason check_want(const Ticket& ticket, const SpaceInfo& space, const WantItem& want) const;
-  bool find_parents(const SpaceInfo& space, NodeIx node, const WantItem& want, Object& object) const;
+  bool find_parents(const SpaceInfo& space, NodeIx node, const WantItem& want, std::uint32_t base, Object& object) const;
   void appear(ObjectIx o, Instant now);
   void discard_unborn(ObjectIx o, Instant now);
   void close_slot(std::uint32_t slot);
+  NodeIx add_domain_root(NamespaceIx ns, std::uint32_t number);
   NodeIx domain_root(NamespaceIx ns, const Domain& domain, std::uint32_t& number);
+  // keyed.cpp, inside
+  Position match_ticket(Ticket& ticket, std::vector<NodeIx>& path);
+  void insert_ticket(Ticket& ticket, Instant now);
+  ObjectId id_of(Ticket& ticket, std::uint16_t group, std::uint32_t first, std::uint32_t end);
+  Result<> take_run(Ticket& ticket, const BeginRequest& request);
+  Result<> add_keys(Ticket& ticket, std::span<const Digest> keys) const;
+  Position find_start(Ticket& ticket);
+  void follow_moves();
+  /// The key that ends at a position of the tree.
+  [[nodiscard]] Digest key_at(const Ticket& ticket, std::uint32_t end) const;
+  void key_row(const Object& object, ObjectRow& row) const;
+  [[nodiscard]] bool place_run(const ObjectRow& row, Position& from, Object& object);
+  Position insert_recovered_run(const ObjectRow& row, Position from, Instant used);
+
   void event(EventKind kind, Reason reason, Tier tier, ObjectIx o);
   [[nodiscard]] std::uint64_t padded_bytes(std::uint64_t payload, std::uint16_t shards) const { return round_up(payload, kPage) * shards; }
 };

@@ -94,14 +94,15 @@ std::uint64_t CacheImpl::evict_whole(NodeIx ix, Tier tier, Instant now) {
 /// Before a request's first reservation since its sequence grew: what it passes counts as used, and room is made for all it wants.
 void CacheImpl::prepare_insert(Ticket& ticket, std::span<const WantItem> wants, Instant now) {
   std::optional<PolicyTime> policy_time(std::in_place, *this);
-  const bool grown = ticket.anchor.at < ticket.tokens.size();
+  const std::uint32_t offset = ticket.offset();
+  const bool grown = ticket.anchor.at < ticket.end() + offset;
   const SpaceInfo& space = spaces_[ticket.space];
   Position here = ticket.anchor;
   if (grown) {
     tick();
     tick();
     std::vector<NodeIx> below;
-    here = index_.match({index_.node_at(here.node, std::max(here.at, 1U)), here.at}, {ticket.tokens, ticket.marks, 0}, &below);
+    here = index_.match({index_.node_at(here.node, std::max(here.at, 1U)), here.at}, ticket.sequence(), &below);
     NodeIx n = here.node;
     if (!traits_.refresh_path && here.at < index_.node(n).end) n = index_.node(n).parent;
     while (n != kNil && index_.node(n).parent != kNil) {
@@ -118,7 +119,8 @@ void CacheImpl::prepare_insert(Ticket& ticket, std::span<const WantItem> wants, 
   for (const WantItem& want : wants) {
     if (want.group >= space.spec.groups.size()) continue;
     const Group& group = space.spec.groups[want.group];
-    if (want.end <= here.at && index_.find(here.node, want.group, want.first, want.end) != kNil) continue;
+    const std::uint32_t end = want.end + offset;
+    if (end <= here.at && index_.find(here.node, want.group, want.first + offset, end) != kNil) continue;
     const std::uint64_t payload = want.bytes != 0 ? want.bytes : space.spec.payload_bytes(want.group, want.end - want.first);
     need += padded_bytes(payload, group.shards);
   }
@@ -129,7 +131,7 @@ void CacheImpl::prepare_insert(Ticket& ticket, std::span<const WantItem> wants, 
   policy_time.reset();
   static_cast<void>(evict(home, need - available, now));
   const Node& other = index_.node(here.node);
-  if (grown && other.objects.empty() && other.first_child == kNil) ticket.branch_gone = here.at;
+  if (grown && other.objects.empty() && other.first_child == kNil) ticket.branch_gone = here.at - offset;
 }
 
 }  // namespace statecached

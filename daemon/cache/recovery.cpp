@@ -83,7 +83,7 @@ void CacheImpl::recover_row(CatalogRow&& any, Instant now) {
     SpaceInfo& space = spaces_[domain->ns - 1];
     auto [it, fresh] = space.domains.try_emplace(domain->domain);
     if (!fresh) return;
-    it->second = {domain->number, index_.add_root(domain->ns - 1), true};
+    it->second = {domain->number, add_domain_root(domain->ns - 1, domain->number), true};
     space.next_domain = std::max(space.next_domain, domain->number + 1);
     auto& known = recovery_->domains;
     if (known.size() < domain->ns) known.resize(domain->ns);
@@ -156,7 +156,12 @@ bool CacheImpl::recover_object(const ObjectRow& row, Instant now) {
     object.parents[p] = parent->second;
     if (that.end > from.at) from = {that.node, that.end};
   }
-  if (std::uint64_t{from.at} + row.symbols.size() != row.end || row.end == 0) return false;
+  const bool keyed = space.spec.addressing == Addressing::keys;
+  if (keyed) {
+    if (!place_run(row, from, object)) return false;
+  } else if (std::uint64_t{from.at} + row.symbols.size() != row.end || row.end == 0) {
+    return false;
+  }
   PageRuns runs;
   for (const DiskExtent& extent : row.extents) {
     if (extent.path != row.extents.front().path || extent.path >= disks_.size()) return false;
@@ -166,13 +171,13 @@ bool CacheImpl::recover_object(const ObjectRow& row, Instant now) {
   if (bytes_of(runs) != object.bytes || !disks_[row.extents.front().path].allocate_at(runs)) return false;
 
   const Instant used = now - std::chrono::seconds(std::max<std::int64_t>(0, recovery_->wall_now - row.last_used));
-  const Position at = index_.grow(from, {row.symbols, row.marks, from.at}, used);
-  NodeIx node = index_.node_at(at.node, row.end);
-  if (group.need == Need::end) node = index_.split({node, row.end});
+  const Position at = keyed ? insert_recovered_run(row, from, used) : index_.grow(from, {row.symbols, row.marks, from.at}, used);
+  NodeIx node = index_.node_at(at.node, object.end);
+  if (group.need == Need::end) node = index_.split({node, object.end});
   // One that is being stored anew does not count: it will find that this one is there, and go.
   for (ObjectIx other : index_.node(node).objects) {
     const Object& that = index_.object(other);
-    const bool same = that.group == row.group && that.first == row.first && that.end == row.end && that.state == ObjectState::visible;
+    const bool same = that.group == row.group && that.first == object.first && that.end == object.end && that.state == ObjectState::visible;
     if (same) return recover_copy(other, row, runs, now);
   }
   const ObjectIx o = index_.add_object(node, object);

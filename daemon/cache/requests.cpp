@@ -5,15 +5,13 @@
 #include <algorithm>
 #include <bit>
 #include <fmt/format.h>
+#include <numeric>
 
 namespace statecached {
 
 Result<ClientIx> CacheImpl::attach(const NamespaceSpec& spec, MemberInfo member, Instant now) {
   static_cast<void>(now);
   SC_TRY(spec.validate());
-  if (spec.addressing != Addressing::tokens) {
-    return fail(Errc::unsupported, "keyed namespaces are not served by this version: open the namespace with token addressing");
-  }
   const Tier top = present(Tier::device) ? Tier::device : Tier::host;
   for (const Group& group : spec.groups) {
     const std::uint64_t need = padded_bytes(group.max_bytes, group.shards);
@@ -98,10 +96,16 @@ NodeIx CacheImpl::domain_root(NamespaceIx ns, const Domain& domain, std::uint32_
   auto [it, fresh] = space.domains.try_emplace(domain);
   if (fresh) {
     it->second.number = space.next_domain++;
-    it->second.root = index_.add_root(ns);
+    it->second.root = add_domain_root(ns, it->second.number);
   }
   number = it->second.number;
   return it->second.root;
+}
+
+NodeIx CacheImpl::add_domain_root(NamespaceIx ns, std::uint32_t number) {
+  const NamespaceSpec& spec = spaces_[ns].spec;
+  if (spec.addressing == Addressing::tokens) return index_.add_root(ns);
+  return index_.add_root(ns, {spec.tokens_per_key, (spec.key_bytes + 3U) / 4U, std::uint64_t{ns + 1U} << 32U | number});
 }
 
 Result<const Answer*> CacheImpl::begin(ClientIx client, const TicketName& name, const BeginRequest& request, Instant now) {
@@ -109,6 +113,12 @@ Result<const Answer*> CacheImpl::begin(ClientIx client, const TicketName& name, 
   if (name.is_zero()) return fail(Errc::invalid_argument, "a ticket's name must not be zero");
   if (tickets_.contains(name)) return fail(Errc::already_exists, "a ticket of this name exists: names are random and used once");
   Ticket fresh;
+  fresh.space = who.space;
+  fresh.domain = request.domain;
+  const NodeIx root = domain_root(who.space, request.domain, fresh.domain_number);
+  fresh.shape = index_.node(root).shape;
+  fresh.root = root;
+  if (fresh.keyed()) SC_TRY(take_run(fresh, request));
   if (!request.parent.is_zero()) {
     SC_ASSIGN(Ticket * parent, ticket_of(client, request.parent));
     if (request.parent_tokens > parent->tokens.size()) {
@@ -132,14 +142,13 @@ Result<const Answer*> CacheImpl::begin(ClientIx client, const TicketName& name, 
     after = mark.at + mark.length;
   }
   fresh.name = name;
-  fresh.space = who.space;
   fresh.generation = spaces_[who.space].generation;
   fresh.engine = who.member.engine;
   fresh.owner = client;
-  fresh.domain = request.domain;
-  fresh.prompt = static_cast<std::uint32_t>(fresh.tokens.size());
+  fresh.prompt = fresh.end();
   fresh.computed = fresh.prompt;
-  fresh.keep_back = std::max(request.keep_back, options_.keep_back);
+  // Keys name whole pages of a prompt that goes on.
+  fresh.keep_back = fresh.keyed() ? 0 : std::max(request.keep_back, options_.keep_back);
   fresh.at_most = request.at_most;
   fresh.have = request.have;
   fresh.hold = request.hold;
@@ -149,14 +158,13 @@ Result<const Answer*> CacheImpl::begin(ClientIx client, const TicketName& name, 
   fresh.members = request.members == 0 ? who.member.world : request.members;
   fresh.joined.push_back(client);
   fresh.soft_until = now + options_.soft_hold_age;
-  const NodeIx root = domain_root(who.space, request.domain, fresh.domain_number);
   fresh.anchor = {root, 0};
   index_.reference(root);
   Ticket& ticket = tickets_.emplace(name, std::move(fresh)).first->second;
   who.tickets.insert(name);
   ++counters_.requests;
-  counters_.input_tokens += ticket.prompt;
-  counters_.flops += spaces_[who.space].spec.cost.flops(0, ticket.prompt);
+  counters_.input_tokens += ticket.prompt - ticket.origin;
+  counters_.flops += spaces_[who.space].spec.cost.flops(ticket.origin, ticket.prompt);
   tick();
   plan(ticket, ticket.at_most, false, true, now);
   return &ticket.answer;
@@ -191,29 +199,25 @@ void CacheImpl::touch(const std::vector<NodeIx>& path, NodeIx deepest, Instant n
 void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, bool load, Instant now) {
   let_go(ticket, now);
   const SpaceInfo& space = spaces_[ticket.space];
-  std::uint32_t number = 0;
-  const NodeIx root = domain_root(ticket.space, ticket.domain, number);
   std::vector<NodeIx> path;
   std::optional<PolicyTime> policy_time(std::in_place, *this);
-  const Sequence sequence{ticket.tokens, ticket.marks, 0};
-  const Position here = index_.match({root, 0}, sequence, &path);
-  index_.reference(here.node);
-  index_.unreference(ticket.anchor.node);
-  ticket.anchor = here;
-
-  const ResumeScan scan(index_, space.spec.groups, path, here, ticket.marks);
-  const std::uint32_t size = ticket.prompt;
-  const std::uint32_t limit = std::min(at_most, size - std::min(size, ticket.keep_back));
-  const auto depths = scan.depths({limit, space.spec.resume_grid}, kPointsMax);
+  const Position here = match_ticket(ticket, path);
+  // Depths in the tree; what the ticket and its client see counts from ticket.origin.
+  const std::uint32_t offset = ticket.offset();
+  const std::uint32_t base = ticket.base;
+  const ResumeScan scan(index_, space.spec.groups, path, here, ticket.marks, base);
+  const std::uint32_t size = ticket.prompt + offset;
+  const std::uint32_t limit = std::max(ticket.origin, std::min(at_most, ticket.prompt - std::min(ticket.prompt, ticket.keep_back))) + offset;
+  const auto depths = scan.depths({limit, space.spec.resume_grid, offset}, kPointsMax);
   Answer& answer = ticket.answer;
   ++answer.version;
   answer.points.clear();
   answer.best = 0;
   answer.usable = 0;
-  answer.stored = scan.stored();
+  answer.stored = scan.stored() - offset;
   answer.state = TicketState::ready;
-  answer.wishes = wishes({size, here.at, depths.empty() ? 0 : depths.back(), space.spec.checkpoint_grid, ticket.keep_back, space.has_end, options_.policy.every_tokens}, options_.policy.admission);
-  if (options_.policy.admission == Admission::future && space.has_end) answer.wishes = options_.policy.future->partings(limit, space.spec.checkpoint_grid);
+  answer.wishes = wishes({ticket.prompt, here.at - offset, depths.empty() ? ticket.origin : depths.back() - offset, std::lcm(space.spec.checkpoint_grid, ticket.shape.tokens), ticket.keep_back, space.has_end, options_.policy.every_tokens}, options_.policy.admission);
+  if (options_.policy.admission == Admission::future && space.has_end) answer.wishes = options_.policy.future->partings(limit - offset, space.spec.checkpoint_grid);
 
   struct Choice {
     std::uint32_t depth = 0;
@@ -230,13 +234,15 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
     Choice choice;
     choice.depth = depth;
     Point point;
-    point.tokens = depth;
+    point.tokens = depth - offset;
     point.tier = Tier::device;
     double visible = 0;
     // What the engine has already is neither held nor loaded nor leased.
     std::erase_if(covers, [&](const Cover& cover) {
       const Object& object = index_.object(cover.object);
-      return cover.valid > 0 ? object.first + cover.valid <= ticket.have.every : object.end == ticket.have.end;
+      // Of a group that looks ahead the engine holds as much as it can resume with.
+      const std::uint32_t ahead = space.spec.groups[object.group].lookahead + offset;
+      return cover.valid > 0 ? ticket.have.every != 0 && object.first + cover.valid - ahead <= ticket.have.every : object.end - ahead == ticket.have.end;
     });
     for (const Cover& cover : covers) {
       const Object& object = index_.object(cover.object);
@@ -250,15 +256,15 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
     if (covers.empty()) point.tier = Tier::none;
     const double wait = point.bytes == 0 ? 0 : static_cast<double>(point.bytes) / space.speeds.load[index(Tier::nvme)];
     point.ready_in = from_seconds(wait);
-    point.recompute = from_seconds(space.spec.cost.flops(0, depth) / rate);
+    point.recompute = from_seconds(space.spec.cost.flops(base, depth) / rate);
     choice.seconds = options_.follow_verdict ? visible + space.spec.cost.flops(depth, size) / rate : -static_cast<double>(depth);
     choice.bytes = point.bytes;
     choice.covers = covers;
-    if (point.bytes == 0) answer.usable = depth;
+    if (point.bytes == 0) answer.usable = depth - offset;
     answer.points.push_back(point);
     choices.push_back(std::move(choice));
   }
-  const double from_zero = options_.follow_verdict ? space.spec.cost.flops(0, size) / rate : 0;
+  const double from_zero = options_.follow_verdict ? space.spec.cost.flops(base, size) / rate : 0;
   std::sort(choices.begin(), choices.end(), [](const Choice& a, const Choice& b) { return a.seconds < b.seconds; });
   touch(path, kNil, now);
   policy_time.reset();
@@ -276,7 +282,7 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
     if (choice.seconds >= from_zero && !only_ready) break;
     if (only_ready && choice.bytes > 0) continue;
     if (choice.bytes > 0 && (!load || ticket.hold == HoldKind::none)) {
-      answer.best = choice.depth;
+      answer.best = choice.depth - offset;
       answer.state = TicketState::pending;
       return;
     }
@@ -307,8 +313,8 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
       put_back();
       continue;
     }
-    ticket.chosen = choice.depth;
-    answer.best = choice.depth;
+    ticket.chosen = choice.depth - offset;
+    answer.best = ticket.chosen;
     ticket.held.clear();
     for (const Cover& cover : choice.covers) {
       ticket.held.push_back({cover.object, cover.valid, index_.object(cover.object).highest()});
@@ -321,7 +327,7 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
       for (ObjectIx o : choice.to_load) loads_[o].waiters.push_back(ticket.name);
       start_loads(ticket, fresh, now);
     }
-    if (ticket.chosen > 0 && !traits_.refresh_path) touch(path, index_.node_at(here.node, ticket.chosen), now);
+    if (ticket.chosen > 0 && !traits_.refresh_path) touch(path, index_.node_at(here.node, choice.depth), now);
     break;
   }
   if (ticket.want_lease && ticket.loading == 0) make_lease(ticket, now);
@@ -378,7 +384,7 @@ void CacheImpl::make_lease(Ticket& ticket, Instant now) {
       piece.group = object.group;
       piece.tier_at_begin = held.tier_at_begin;
       piece.arena = tier == Tier::device ? kDeviceArena : kHostArena;
-      piece.first = object.first;
+      piece.first = object.first - ticket.offset();
       piece.valid = held.valid;
       piece.shard = shard;
       piece.payload_bytes = payload;
@@ -390,11 +396,11 @@ void CacheImpl::make_lease(Ticket& ticket, Instant now) {
     resident.prefetched = false;
     ++resident.hits;
     if (object.group == counted_group || (counted_group == UINT16_MAX && held.valid == 0)) {
-      const std::uint32_t tokens = counted_group == UINT16_MAX ? ticket.chosen : held.valid;
+      const std::uint32_t tokens = counted_group == UINT16_MAX ? ticket.chosen - ticket.origin : held.valid;
       if (held.tier_at_begin != Tier::none) counters_.hit_tokens[index(held.tier_at_begin)] += tokens;
     }
   }
-  counters_.flops_saved += space.spec.cost.flops(0, ticket.chosen);
+  counters_.flops_saved += space.spec.cost.flops(ticket.origin, ticket.chosen);
   ++counters_.leases;
   ticket.lease = std::move(lease);
 }
@@ -435,6 +441,7 @@ Result<const Lease*> CacheImpl::acquire(ClientIx client, const TicketName& name,
 Result<> CacheImpl::append(const TicketName& name, ClientIx client, std::span<const Token> tokens, std::span<const Mark> marks, std::uint32_t computed) {
   SC_ASSIGN(Ticket * ticket, ticket_of(client, name));
   if (ticket->finished) return fail(Errc::invalid_argument, "the ticket is finished: its sequence grows no more");
+  if (ticket->keyed()) return fail(Errc::invalid_argument, "this namespace is addressed by keys");
   if (ticket->tokens.size() + tokens.size() > kTokensMax) {
     return fail(Errc::invalid_argument, fmt::format("a sequence may have {} tokens at most", kTokensMax));
   }
@@ -456,9 +463,13 @@ Result<> CacheImpl::append(const TicketName& name, ClientIx client, std::span<co
 Reason CacheImpl::check_want(const Ticket& ticket, const SpaceInfo& space, const WantItem& want) const {
   if (want.group >= space.spec.groups.size()) return Reason::bad_range;
   const Group& group = space.spec.groups[want.group];
-  if (want.end == 0 || want.end > ticket.computed) return Reason::bad_range;
+  if (want.end == 0 || want.end > ticket.computed || want.end > ticket.end()) return Reason::bad_range;
+  if (ticket.keyed()) {
+    const bool pages = (want.first - ticket.origin) % ticket.shape.tokens == 0 && (want.end - ticket.origin) % ticket.shape.tokens == 0;
+    if (!pages || want.first < ticket.origin || want.end == ticket.origin) return Reason::bad_range;
+  }
   if (group.need == Need::end) {
-    if (want.first != want.end || want.end % space.spec.checkpoint_grid != 0) return Reason::bad_range;
+    if (want.first != want.end || want.end <= group.lookahead || (want.end - group.lookahead) % space.spec.checkpoint_grid != 0) return Reason::bad_range;
   } else if (want.first % group.block_tokens != 0 || want.end <= want.first || want.end - want.first > group.block_tokens) {
     return Reason::bad_range;
   }
@@ -469,7 +480,7 @@ Reason CacheImpl::check_want(const Ticket& ticket, const SpaceInfo& space, const
   if (group.need == Need::end && want.end == ticket.branch_gone) return Reason::not_worth_it;
   if (group.need == Need::end && want.end < ticket.prompt) {
     const auto& wanted = ticket.answer.wishes;
-    const bool wished = std::find(wanted.begin(), wanted.end(), want.end) != wanted.end();
+    const bool wished = std::find(wanted.begin(), wanted.end(), want.end - group.lookahead) != wanted.end();
     // Not asked for, but an engine may only be able to save where its chunks end: welcome while there is room.
     const Space& top = options_.device_bytes > 0 ? device_ : host_;
     const double room = options_.policy.clean_share * static_cast<double>(top.capacity());
@@ -478,13 +489,16 @@ Reason CacheImpl::check_want(const Ticket& ticket, const SpaceInfo& space, const
   return Reason::none;
 }
 
-bool CacheImpl::find_parents(const SpaceInfo& space, NodeIx node, const WantItem& want, Object& object) const {
+bool CacheImpl::find_parents(const SpaceInfo& space, NodeIx node, const WantItem& want, std::uint32_t base, Object& object) const {
+  // What lies before a run of keys is in the engine; whether it is here too does not matter.
   const Group& group = space.spec.groups[want.group];
   std::size_t count = 0;
   if (group.need == Need::every) {
     if (want.first == 0) return true;
-    object.parents[0] = index_.find(node, want.group, want.first - group.block_tokens, want.first);
-    return object.parents[0] != kNil && index_.object(object.parents[0]).state != ObjectState::dead;
+    const ObjectIx parent = want.first < group.block_tokens ? kNil : index_.find(node, want.group, want.first - group.block_tokens, want.first);
+    const bool there = parent != kNil && index_.object(parent).state != ObjectState::dead;
+    if (there) object.parents[0] = parent;
+    return there || want.first <= base;
   }
   for (std::size_t g = 0; g < space.spec.groups.size(); ++g) {
     const Group& other = space.spec.groups[g];
@@ -492,43 +506,43 @@ bool CacheImpl::find_parents(const SpaceInfo& space, NodeIx node, const WantItem
     const std::uint32_t end = want.end / other.block_tokens * other.block_tokens;
     if (end == 0) continue;
     const ObjectIx parent = index_.find(node, static_cast<std::uint16_t>(g), end - other.block_tokens, end);
-    if (parent == kNil || index_.object(parent).state == ObjectState::dead) return false;
+    if (parent == kNil || index_.object(parent).state == ObjectState::dead) {
+      if (end <= base) continue;
+      return false;
+    }
     object.parents[count++] = parent;
   }
   return true;
 }
 
-SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem& want, Instant now, std::vector<SlotGrant>& out) {
+SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem& asked, Instant now, std::vector<SlotGrant>& out) {
   SpaceInfo& space = spaces_[ticket.space];
   SlotGrant answer;
-  answer.group = want.group;
-  answer.first = want.first;
-  answer.end = want.end;
+  answer.group = asked.group;
+  answer.first = asked.first;
+  answer.end = asked.end;
   const auto refuse = [&](GrantKind grant, Reason reason) {
     ++counters_.refused[static_cast<std::size_t>(reason)];
     CacheEvent news;
     news.kind = EventKind::refused;
     news.reason = reason;
     news.ns = ticket.space;
-    news.group = want.group;
-    news.first = want.first;
-    news.end = want.end;
+    news.group = asked.group;
+    news.first = asked.first;
+    news.end = asked.end;
     if (listener_ != nullptr) listener_->on_event(news);
     answer.grant = grant;
     return answer;
   };
-  if (const Reason reason = check_want(ticket, space, want); reason != Reason::none) return refuse(GrantKind::declined, reason);
+  if (const Reason reason = check_want(ticket, space, asked); reason != Reason::none) return refuse(GrantKind::declined, reason);
   if (!clients_[client].member.may_write) return refuse(GrantKind::declined, Reason::read_only);
-  const Group& group = space.spec.groups[want.group];
+  const Group& group = space.spec.groups[asked.group];
 
   // The whole sequence goes into the tree at once; a checkpoint makes a node end at its position.
-  if (ticket.anchor.at < ticket.tokens.size()) {
-    const NodeIx from = index_.node_at(ticket.anchor.node, std::max(ticket.anchor.at, 1U));
-    const Position leaf = index_.insert({ticket.anchor.at == 0 ? ticket.anchor.node : from, ticket.anchor.at}, {ticket.tokens, ticket.marks, 0}, now);
-    index_.reference(leaf.node);
-    index_.unreference(ticket.anchor.node);
-    ticket.anchor = leaf;
-  }
+  insert_ticket(ticket, now);
+  WantItem want = asked;  // as the tree counts
+  want.first += ticket.offset();
+  want.end += ticket.offset();
   NodeIx node = index_.node_at(ticket.anchor.node, want.end);
   const std::uint32_t cell_end = group.need == Need::end ? want.end : want.first + group.block_tokens;
   Object object;
@@ -555,7 +569,7 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
       return answer;
     }
   }
-  if (!find_parents(space, ticket.anchor.node, want, object)) return refuse(GrantKind::declined, Reason::parents_missing);
+  if (!find_parents(space, ticket.anchor.node, want, ticket.base, object)) return refuse(GrantKind::declined, Reason::parents_missing);
 
   const std::uint64_t payload = want.bytes != 0 ? want.bytes : space.spec.payload_bytes(want.group, want.end - want.first);
   object.bytes = padded_bytes(payload, group.shards);
@@ -568,7 +582,7 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   }
   // Allocation may have evicted: what this hangs on may be gone.
   object.parents.fill(kNil);
-  if (!find_parents(space, ticket.anchor.node, want, object)) {
+  if (!find_parents(space, ticket.anchor.node, want, ticket.base, object)) {
     space_of(home).free(runs);
     return refuse(GrantKind::declined, Reason::parents_missing);
   }
@@ -591,10 +605,7 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   resident.home = home;
   resident.domain = ticket.domain_number;
   resident.reserved = now;
-  if (ticket.chain.position() > want.end) ticket.chain = IdChain();
-  ticket.chain.advance(ticket.tokens, ticket.marks, want.end);
-  resident.id = object_id({space.fingerprint, space.generation, space.trust_domain, ticket.domain, want.group, want.first, want.end},
-                          ticket.chain.at(ticket.tokens, ticket.marks, want.end));
+  resident.id = id_of(ticket, want.group, want.first, want.end);
   for (ObjectIx parent : object.parents) {
     if (parent != kNil) hold(parent, now);  // until this one is visible or gone
   }
@@ -668,17 +679,13 @@ bool CacheImpl::commit(ClientIx client, const Filled& filled, Instant now) {
   const bool partial = filled.valid != 0 && object.need != Need::end && filled.valid < object.end - object.first;
   if (partial && resident.shards_in == 0 && resident.shards == 1) {
     // Fewer tokens than reserved: another object, with another id; its space stays as granted.
-    const Ticket* ticket = find_ticket(slot.ticket);
-    if (ticket == nullptr) {
+    Ticket* ticket = find_ticket(slot.ticket);
+    if (ticket == nullptr || filled.valid % ticket->shape.tokens != 0) {
       ++counters_.commits_refused;
       return abandon(client, filled.slot, now) && false;
     }
     index_.shorten(slot.object, object.first + filled.valid);
-    const SpaceInfo& space = spaces_[object.space];
-    IdChain chain;
-    chain.advance(ticket->tokens, ticket->marks, object.end);
-    resident.id = object_id({space.fingerprint, space.generation, space.trust_domain, ticket->domain, object.group, object.first, object.end},
-                            chain.at(ticket->tokens, ticket->marks, object.end));
+    resident.id = id_of(*ticket, object.group, object.first, object.end);
   } else if (filled.valid > object.end - object.first && object.need != Need::end) {
     ++counters_.commits_refused;
     return false;

@@ -404,23 +404,14 @@ bool CacheImpl::rows_of(WriteBatch& batch, CatalogBatch& rows, Instant now) {
     row.first = object.first;
     row.end = object.end;
     row.id = resident.id;
-    std::uint32_t from = 0;
     for (ObjectIx parent : object.parents) {
-      if (parent == kNil) continue;
-      row.parents.push_back(residents_[parent].number);
-      from = std::max(from, index_.object(parent).end);
+      if (parent != kNil) row.parents.push_back(residents_[parent].number);
     }
-    row.symbols.resize(object.end - from);
-    for (NodeIx n = object.node; n != kNil && index_.node(n).end > from; n = index_.node(n).parent) {
-      const Node& node = index_.node(n);
-      const std::uint32_t lo = std::max(from, node.start);
-      const std::uint32_t hi = std::min(object.end, node.end);
-      std::copy(node.at(lo), node.at(lo) + (hi - lo), row.symbols.begin() + (lo - from));
-      for (const Mark& mark : node.marks) {
-        if (mark.at >= lo && mark.at < hi) row.marks.push_back(mark);
-      }
+    if (index_.node(object.node).shape.scope != 0) {
+      key_row(object, row);
+    } else {
+      symbols_row(object, row);
     }
-    std::sort(row.marks.begin(), row.marks.end(), [](const Mark& a, const Mark& b) { return a.at < b.at; });
     row.payload_bytes = resident.payload;
     for (const PageRun& run : resident.disk) row.extents.push_back({resident.path, to_extent(run)});
     row.checksums.assign(resident.sums.begin(), resident.sums.end());

@@ -101,6 +101,17 @@ std::uint32_t micros32(Nanos d) {
   return static_cast<std::uint32_t>(std::min<std::int64_t>(us, kUnknown - 1));
 }
 
+void set_limits(const wire::BeginArgs& args, BeginRequest& out) {
+  out.domain = args.domain;
+  out.have = {args.have_every, args.have_end};
+  out.hold = static_cast<HoldKind>(args.hold);
+  out.keep_back = args.keep_back;
+  out.at_most = args.at_most;
+  out.deadline = std::chrono::microseconds(args.deadline_us);
+  out.priority = args.priority;
+  out.members = args.members;
+}
+
 }  // namespace
 
 std::uint16_t shard_of(const MemberInfo& member, std::uint16_t group) noexcept {
@@ -135,17 +146,40 @@ Result<BeginRequest> decode_begin(const wire::Request& record, std::span<const s
   out.tokens = view<Token>(payload, sizeof args, args.tokens);
   out.marks = view<Mark>(payload, sizeof args + out.tokens.size_bytes(), args.marks);
   SC_TRY(check_marks(out.marks, total));
-  out.domain = args.domain;
   out.parent = args.parent;
   out.parent_tokens = args.parent_tokens;
-  out.have = {args.have_every, args.have_end};
-  out.hold = static_cast<HoldKind>(args.hold);
-  out.keep_back = args.keep_back;
-  out.at_most = args.at_most;
-  out.deadline = std::chrono::microseconds(args.deadline_us);
-  out.priority = args.priority;
-  out.members = args.members;
+  set_limits(args, out);
   return out;
+}
+
+Result<BeginRequest> decode_begin_keys(const wire::Request& record,
+                                       std::span<const std::byte> payload) {
+  wire::BeginArgs args;
+  if (payload.size() < sizeof args)
+    return fail(Errc::invalid_argument, "a begin without its arguments");
+  std::memcpy(&args, payload.data(), sizeof args);
+  const std::uint64_t need = sizeof args + (std::uint64_t{args.tokens} + args.marks) * sizeof(Digest);
+  if (args.marks > 1 || need != payload.size()) {
+    return fail(Errc::invalid_argument,
+                fmt::format("{} keys need {} bytes, {} came", args.tokens, need, payload.size()));
+  }
+  if (args.hold > static_cast<std::uint8_t>(wire::Hold::lease))
+    return fail(Errc::invalid_argument, "an unknown hold");
+  if (record.ticket.is_zero() || !args.parent.is_zero())
+    return fail(Errc::invalid_argument, "a begin with the zero ticket, or keys with a parent ticket");
+  BeginRequest out;
+  const auto keys = view<Digest>(payload, sizeof args, args.tokens + args.marks);
+  out.keys = keys.first(args.tokens);
+  if (args.marks == 1) out.after = keys.back();
+  out.first_token = args.parent_tokens;
+  set_limits(args, out);
+  return out;
+}
+
+Result<std::span<const Digest>> decode_keys(const wire::Request& record,
+                                            std::span<const std::byte> payload) {
+  SC_TRY(check_count(record.a, sizeof(Digest), payload, "keys"));
+  return view<Digest>(payload, 0, record.a);
 }
 
 Result<AppendArgs> decode_append(const wire::Request& record, std::span<const std::byte> payload) {

@@ -16,6 +16,11 @@ namespace statecached {
 [[nodiscard]] Result<BeginRequest> decode_begin(const wire::Request& record,
                                                 std::span<const std::byte> payload);
 
+/// For a namespace that is addressed by keys: `tokens` counts keys of 32 bytes, parent_tokens is the first token,
+/// marks is 1 where the key before the run follows them.
+[[nodiscard]] Result<BeginRequest> decode_begin_keys(const wire::Request& record,
+                                                     std::span<const std::byte> payload);
+
 struct AppendArgs {
   std::span<const Token> tokens;
   std::span<const Mark> marks;
@@ -23,6 +28,8 @@ struct AppendArgs {
 
 [[nodiscard]] Result<AppendArgs> decode_append(const wire::Request& record,
                                                std::span<const std::byte> payload);
+[[nodiscard]] Result<std::span<const Digest>> decode_keys(const wire::Request& record,
+                                                          std::span<const std::byte> payload);
 /// Group indices below `groups`, ranges that are not empty backwards.
 [[nodiscard]] Result<std::vector<WantItem>> decode_wants(const wire::Request& record,
                                                          std::span<const std::byte> payload,

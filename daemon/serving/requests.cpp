@@ -58,12 +58,12 @@ Result<> Conductor::begin(Client& client,
                           const wire::Request& record,
                           std::span<const std::byte> payload,
                           Instant at) {
-  if (client.keyed) return fail(Errc::unsupported, "this version serves token namespaces only");
   if (client.tickets.size() >= options_.tickets_max) {
     return fail(Errc::busy,
                 fmt::format("{} requests are open, limits.inflight", client.tickets.size()));
   }
-  SC_ASSIGN(const BeginRequest request, decode_begin(record, payload));
+  SC_ASSIGN(const BeginRequest request,
+            client.keyed ? decode_begin_keys(record, payload) : decode_begin(record, payload));
   SC_ASSIGN(const Answer* answer, cache_->begin(client.ix, record.ticket, request, at));
   client.tickets.insert(record.ticket);
   send_answer(client, record.cookie, record.ticket, *answer);
@@ -106,6 +106,12 @@ Result<> Conductor::append(Client& client,
                            const wire::Request& record,
                            std::span<const std::byte> payload,
                            Instant at) {
+  if (client.keyed) {
+    SC_ASSIGN(const auto keys, decode_keys(record, payload));
+    SC_TRY(cache_->append_keys(client.ix, record.ticket, keys, record.b));
+    send_done(client, record, Errc::ok);
+    return {};
+  }
   SC_ASSIGN(const AppendArgs args, decode_append(record, payload));
   SC_TRY(cache_->append(client.ix, record.ticket, args.tokens, args.marks, record.b, at));
   send_done(client, record, Errc::ok);

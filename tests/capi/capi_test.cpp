@@ -397,6 +397,87 @@ TEST_F(CApi, SequencesGrowForkTaintAndAreInvalidated) {
   EXPECT_EQ(restore(session, counting(60, 1), 8), 0u);
 }
 
+/// Pages of 16 tokens, named by chained keys of 20 bytes; as an engine that knows no depths has them.
+TEST_F(CApi, RunsOfKeysWithoutTheirDepth) {
+  statecache_group groups[2] = {STATECACHE_GROUP_INIT, STATECACHE_GROUP_INIT};
+  groups[0].name = "kv";
+  groups[0].block_tokens = kBlock;
+  groups[0].max_bytes = kBlock * kTokenBytes;
+  groups[1].name = "state";
+  groups[1].need = STATECACHE_END;
+  groups[1].max_bytes = kStateBytes;
+  statecache_cost cost = STATECACHE_COST_INIT;
+  cost.c1 = 15e9;
+  statecache_namespace space = STATECACHE_NAMESPACE_INIT;
+  space.name = "pages";
+  space.groups = groups;
+  space.group_count = 2;
+  space.cost = &cost;
+  space.addressing = STATECACHE_BY_KEYS;
+  space.tokens_per_key = kBlock;
+  space.key_bytes = 20;
+  statecache_member member = STATECACHE_MEMBER_INIT;
+  statecache_session* session = nullptr;
+  ASSERT_EQ(statecache_attach(daemon_.socket().c_str(), &space, &member, kPatience, &session), STATECACHE_OK)
+      << statecache_last_error();
+  sessions_.push_back(session);
+  std::vector<statecache_digest> keys(8);
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    keys[i] = statecache_digest{};
+    keys[i].bytes[0] = static_cast<std::uint8_t>(i + 1);
+    keys[i].bytes[19] = 7;
+  }
+  const auto begin_run = [&](std::size_t from, std::size_t to, std::uint32_t first_token, statecache_hold hold) {
+    statecache_key_run run = STATECACHE_KEY_RUN_INIT;
+    run.keys = keys.data() + from;
+    run.key_count = to - from;
+    run.first_token = first_token;
+    statecache_limits limits = STATECACHE_LIMITS_INIT;
+    limits.hold = hold;
+    statecache_ticket ticket = 0;
+    EXPECT_EQ(statecache_begin_keys(session, &run, &limits, &ticket), STATECACHE_OK) << statecache_last_error();
+    return ticket;
+  };
+  const auto save = [&](std::size_t from, std::size_t to, std::uint32_t first_token) {
+    const statecache_ticket ticket = begin_run(from, to - 1, first_token, STATECACHE_HOLD_NONE);
+    EXPECT_EQ(statecache_append_keys(session, ticket, keys.data() + to - 1, 1, STATECACHE_UNKNOWN), STATECACHE_OK);
+    const std::uint32_t origin = first_token == STATECACHE_UNKNOWN ? 0 : first_token;
+    std::vector<statecache_want> wants;
+    for (std::uint32_t i = 0; i < to - from; ++i) wants.push_back(want(0, origin + i * kBlock, origin + (i + 1) * kBlock));
+    const std::uint32_t depth = origin + static_cast<std::uint32_t>(to - from) * kBlock;
+    wants.push_back(want(1, depth, depth));
+    EXPECT_EQ(statecache_reserve(session, ticket, wants.data(), wants.size()), STATECACHE_OK);
+    const std::size_t written = write_granted(session, ticket, 1);
+    end(session, ticket);
+    return written;
+  };
+  const auto depth_of = [&](std::size_t from, std::size_t to, std::uint32_t first_token) {
+    const statecache_ticket ticket = begin_run(from, to, first_token, STATECACHE_HOLD_LEASE);
+    statecache_lease lease = STATECACHE_LEASE_INIT;
+    EXPECT_EQ(statecache_wait_lease(session, ticket, kPatience, &lease), STATECACHE_OK) << statecache_last_error();
+    const std::uint32_t tokens = lease.tokens;
+    statecache_lease_clear(&lease);
+    end(session, ticket);
+    return tokens;
+  };
+  EXPECT_EQ(save(4, 8, STATECACHE_UNKNOWN), 5u);
+  EXPECT_EQ(depth_of(4, 8, STATECACHE_UNKNOWN), 4 * kBlock) << "the whole run, no token is kept back";
+  EXPECT_EQ(depth_of(6, 8, STATECACHE_UNKNOWN), 2 * kBlock) << "what is before it is in the engine";
+  EXPECT_EQ(depth_of(0, 8, 0), 0u) << "its beginning is not stored";
+  EXPECT_EQ(save(0, 4, 0), 5u);
+  EXPECT_EQ(depth_of(0, 8, 0), 8 * kBlock) << "linked up";
+  EXPECT_EQ(depth_of(2, 6, 2 * kBlock), 4 * kBlock) << "the state after page 4, at its absolute depth";
+  EXPECT_EQ(save(4, 8, STATECACHE_UNKNOWN), 0u) << "all of it exists";
+  keys[0].bytes[25] = 1;
+  statecache_key_run run = STATECACHE_KEY_RUN_INIT;
+  run.keys = keys.data();
+  run.key_count = 1;
+  statecache_ticket ticket = 0;
+  EXPECT_EQ(statecache_begin_keys(session, &run, nullptr, &ticket), STATECACHE_INVALID_ARGUMENT) << "byte 25 of 20";
+  statecache_ask ask = STATECACHE_ASK_INIT;
+  EXPECT_EQ(statecache_begin(session, &ask, nullptr, &ticket), STATECACHE_INVALID_ARGUMENT) << "tokens";
+}
+
 TEST_F(CApi, OperatorsAsk) {
   char* json = nullptr;
   ASSERT_EQ(statecache_admin(daemon_.socket().c_str(), "status", nullptr, 0, nullptr, 0, kPatience, &json),

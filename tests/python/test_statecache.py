@@ -205,6 +205,45 @@ def test_grow_fork_taint_invalidate(daemon):
         assert restore(session, list(range(60)), 8) == 0
 
 
+def test_runs_of_keys(daemon):
+    keyed = sc.Namespace(
+        "keyed",
+        [sc.Group("kv", max_bytes=KV, block_tokens=BLOCK), sc.Group("state", max_bytes=STATE, need=sc.Need.END)],
+        addressing=sc.Addressing.KEYS,
+        tokens_per_key=BLOCK,
+        key_bytes=20,
+        cost=sc.Cost(c1=15e9),
+    )
+    keys = [sc.digest("page", str(i))[:20] for i in range(8)]
+    with sc.Session(daemon.socket, keyed) as session:
+
+        def save(run, parent=None, first_token=sc.UNKNOWN):
+            origin = 0 if first_token == sc.UNKNOWN else first_token
+            with session.begin_keys(run[:-1], parent=parent, first_token=first_token, hold=sc.Hold.NONE) as ticket:
+                ticket.append_keys(run[-1:])
+                end = origin + len(run) * BLOCK
+                wants = [sc.Want(0, at, at + BLOCK) for at in range(origin, end, BLOCK)]
+                ticket.reserve(wants + [sc.Want(1, end, end)])
+                written = write_granted(session, ticket, 1)
+                ticket.settle(PATIENCE)
+                return written
+
+        def depth(run, **how):
+            with session.begin_keys(run, hold=sc.Hold.LEASE, **how) as ticket:
+                return ticket.wait_lease(PATIENCE).tokens
+
+        assert save(keys[4:], parent=keys[3]) == 5
+        assert depth(keys[4:]) == 4 * BLOCK
+        assert depth(keys, first_token=0) == 0
+        assert save(keys[:4], first_token=0) == 5
+        assert depth(keys, first_token=0) == 8 * BLOCK
+        assert depth(keys[6:]) == 2 * BLOCK
+        with pytest.raises(sc.InvalidArgument):
+            session.begin([1, 2, 3])
+        with pytest.raises(ValueError, match="a key must have 16 to 32 bytes"):
+            session.begin_keys([b"short"])
+
+
 def test_sixteen_mebibytes_without_a_copy(daemon):
     size = 16 << 20
     big = sc.Namespace("big", [sc.Group("state", max_bytes=size, need=sc.Need.END, contiguous=True)], cost=sc.Cost(c1=1e12))
@@ -291,6 +330,7 @@ def test_errors_say_what_is_wrong(daemon, tmp_path):
         with pytest.raises(RuntimeError, match="in the middle"):
             with session.begin([1, 2, 3]) as ticket:
                 raise RuntimeError("in the middle")
+        session.drain(PATIENCE)
         assert ticket.poll().state is sc.State.LOST  # cancelled
     with pytest.raises(ConnectionError):
         session.begin([1])
