@@ -433,7 +433,7 @@ std::string Index::check() const {
     if (in_tier != node.in_tier) return fmt::format("node {} miscounts its tiers", ix);
     if (node.parent != kNil && nodes_[node.parent].end != node.start) return fmt::format("node {} floats", ix);
   }
-  return {};
+  return check_pages();
 }
 
 }  // namespace statecached

@@ -39,6 +39,7 @@ namespace statecached {
 using NodeIx = std::uint32_t;
 using ObjectIx = std::uint32_t;
 inline constexpr std::uint32_t kNil = UINT32_MAX;
+inline constexpr std::uint32_t kPositionMax = 1U << 30U;  ///< tokens; runs of keys put together may come near it
 
 /// Symbols and marks of positions [base, base + tokens.size()). Marks are sorted and do not overlap.
 struct Sequence {
@@ -233,6 +234,7 @@ class Index {
   void relist_pages(NodeIx node, NodeIx from);
   [[nodiscard]] NodeIx floating_head(const PageName& name) const;
   [[nodiscard]] bool graft(NodeIx root, Position here);
+  [[nodiscard]] std::string check_pages() const;
   void forget_floating(NodeIx root);
 
   struct PageAt {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <fmt/format.h>
 
 namespace statecached {
 
@@ -93,9 +94,19 @@ NodeIx Index::floating_head(const PageName& name) const {
   return node.parent;
 }
 
-/// Moves all that hangs on a floating root below `here`. False: `here` lies in that very run, or it is empty.
+/// Moves all that hangs on a floating root below `here`. False: `here` lies in that very run, nothing hangs
+/// there, or it would become too deep.
 bool Index::graft(NodeIx root, Position here) {
   if (nodes_[root].first_child == kNil || root_of(here.node) == root) return false;
+  std::uint32_t deepest = nodes_[root].end;
+  std::vector<NodeIx> looked_at{root};
+  while (!looked_at.empty()) {
+    const Node& node = nodes_[looked_at.back()];
+    looked_at.pop_back();
+    deepest = std::max(deepest, node.end);
+    for (NodeIx child = node.first_child; child != kNil; child = nodes_[child].next_sibling) looked_at.push_back(child);
+  }
+  if (here.at > kPositionMax - (deepest - nodes_[root].end)) return false;
   const NodeIx above = split(here);
   const std::uint32_t shift = here.at - nodes_[root].end;
   std::vector<NodeIx> stack;
@@ -120,6 +131,30 @@ bool Index::graft(NodeIx root, Position here) {
   forget_floating(root);
   moved_.push_back({root, above, shift});
   return true;
+}
+
+std::string Index::check_pages() const {
+  for (const auto& [name, at] : pages_) {
+    const Node& node = nodes_[at.node];
+    if (!node.alive || node.shape.scope != name.scope) return "a page is listed under a node that is not there";
+    const std::uint32_t position = page_position(node, at.word);
+    if (position < node.start || position >= node.end) return fmt::format("a page is listed under node {}, which does not hold it", at.node);
+    if (page_name(node.shape, node.at(position)) != name) return fmt::format("node {} holds another page than the table says", at.node);
+  }
+  for (NodeIx ix = 0; ix < nodes_.size(); ++ix) {
+    const Node& node = nodes_[ix];
+    if (!node.alive) continue;
+    if (node.floating != floating_.contains(ix) && node.first_child != kNil) return fmt::format("floating root {} is not listed", ix);
+    if (node.shape.scope == 0 || node.parent == kNil) continue;
+    for (std::uint32_t at = node.start; at < node.end; at += node.shape.tokens) {
+      if (!pages_.contains(page_name(node.shape, node.at(at)))) return fmt::format("a page of node {} is not listed", ix);
+    }
+  }
+  for (const auto& [name, root] : waiting_) {
+    const auto it = floating_.find(root);
+    if (it == floating_.end() || it->second != name.key) return "a key is waited for by a root that is not there";
+  }
+  return {};
 }
 
 Position Index::match_run(Position from, const Sequence& run, std::vector<NodeIx>* path) {

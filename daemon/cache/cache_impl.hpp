@@ -480,7 +480,7 @@ class CacheImpl {
   NodeIx domain_root(NamespaceIx ns, const Domain& domain, std::uint32_t& number);
   // keyed.cpp, inside
   Position match_ticket(Ticket& ticket, std::vector<NodeIx>& path);
-  void insert_ticket(Ticket& ticket, Instant now);
+  [[nodiscard]] bool insert_ticket(Ticket& ticket, Instant now);
   ObjectId id_of(Ticket& ticket, std::uint16_t group, std::uint32_t first, std::uint32_t end);
   Result<> take_run(Ticket& ticket, const BeginRequest& request);
   Result<> add_keys(Ticket& ticket, std::span<const Digest> keys) const;

@@ -108,11 +108,13 @@ Position CacheImpl::match_ticket(Ticket& ticket, std::vector<NodeIx>& path) {
   return here;
 }
 
-void CacheImpl::insert_ticket(Ticket& ticket, Instant now) {
-  if (ticket.anchor.at == ticket.end() + ticket.offset()) return;
+/// False: it would lie deeper than positions go.
+bool CacheImpl::insert_ticket(Ticket& ticket, Instant now) {
+  if (ticket.anchor.at == ticket.end() + ticket.offset()) return true;
   Position leaf;
   if (ticket.keyed()) {
     const Position start = find_start(ticket);
+    if (start.at > kPositionMax - (ticket.end() - ticket.origin)) return false;
     leaf = index_.insert_run(start, ticket.sequence(), now);
   } else {
     const NodeIx from = index_.node_at(ticket.anchor.node, std::max(ticket.anchor.at, 1U));
@@ -122,6 +124,7 @@ void CacheImpl::insert_ticket(Ticket& ticket, Instant now) {
   index_.unreference(ticket.anchor.node);
   ticket.anchor = leaf;
   follow_moves();
+  return true;
 }
 
 /// The id of a ticket's object that covers [first, end) of the tree. Keys are chained digests already, and
@@ -215,7 +218,7 @@ bool CacheImpl::place_run(const ObjectRow& row, Position& from, Object& object) 
   const SymbolShape shape = index_.node(index_.root_of(from.node)).shape;
   // A checkpoint at the end of its parent has none of its own.
   const bool whole = (!row.symbols.empty() || !row.parents.empty()) && row.symbols.size() % shape.words == 0 && row.end >= row.first;
-  if (!whole || (row.end - row.first) % shape.tokens != 0 || row.symbols.size() / shape.words * shape.tokens > kTokensMax) return false;
+  if (!whole || (row.end - row.first) % shape.tokens != 0 || row.symbols.size() / shape.words > (kPositionMax - std::min(from.at, kPositionMax)) / shape.tokens) return false;
   if (row.parents.empty() && !row.marks.empty()) {
     const Mark& mark = row.marks.front();
     PageName head{shape.scope, {}};
@@ -223,11 +226,12 @@ bool CacheImpl::place_run(const ObjectRow& row, Position& from, Object& object) 
     const auto after = mark.atomic != 0 ? std::optional(mark.content) : std::nullopt;
     Position start = index_.find_page(head);
     if (start.node == kNil && after) start = index_.find_after({shape.scope, *after});
+    if (start.node == kNil && mark.at > kTokensMax) return false;
     if (start.node == kNil) start = {index_.add_floating_root(row.ns - 1, shape, mark.at, after), mark.at};
     from = start;
   }
   object.end = from.at + static_cast<std::uint32_t>(row.symbols.size()) / shape.words * shape.tokens;
-  if (object.end > kTokensMax || row.end - row.first > object.end) return false;
+  if (object.end > kPositionMax || row.end - row.first > object.end) return false;
   object.first = object.end - (row.end - row.first);
   return true;
 }

@@ -539,7 +539,7 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   const Group& group = space.spec.groups[asked.group];
 
   // The whole sequence goes into the tree at once; a checkpoint makes a node end at its position.
-  insert_ticket(ticket, now);
+  if (!insert_ticket(ticket, now)) return refuse(GrantKind::declined, Reason::bad_range);
   WantItem want = asked;  // as the tree counts
   want.first += ticket.offset();
   want.end += ticket.offset();

@@ -325,8 +325,41 @@ TEST(KeyedRuns, BlocksOfSeveralPagesNeedTheirDepth) {
   EXPECT_EQ((*slots)[3].grant, GrantKind::declined) << "half a page";
 }
 
-TEST(KeyedRuns, KeysThatContradictEachOtherDoNoHarm) {
-  World world(14, spec(true));
+TEST(KeyedRuns, NoDepthIsTooDeep) {
+  NamespaceSpec s = spec(false, 65536);
+  s.tokens_per_key = 65536;
+  World world(16, s, 16 * kMiB);
+  Chain chain;
+  for (std::uint32_t i = 0; i < 20'000; ++i) chain.push_back(next_key(chain.empty() ? Digest{} : chain.back(), i, 32));
+  std::size_t granted = 0, refused = 0;
+  for (std::size_t from = 0; from + 200 <= chain.size(); from += 100) {  // each run goes on where the last one was
+    BeginRequest request;
+    request.keys = std::span(chain).subspan(from, 200);
+    const TicketName name{from + 1, 1};
+    ASSERT_TRUE(world.cache->begin(world.client, name, request, world.clock.now()).has_value());
+    std::vector<WantItem> wants;
+    for (std::uint32_t i = 0; i < 200; ++i) wants.push_back({0, i * 65536, (i + 1) * 65536, 0});
+    const auto slots = world.cache->reserve(world.client, name, wants, world.clock.now());
+    ASSERT_TRUE(slots.has_value());
+    for (const SlotGrant& slot : *slots) {
+      granted += slot.grant == GrantKind::granted ? 1 : 0;
+      refused += slot.grant == GrantKind::declined ? 1 : 0;
+      if (slot.grant == GrantKind::granted) static_cast<void>(world.cache->commit(world.client, {slot.slot, 0}, world.clock.now()));
+    }
+    world.end(name);
+  }
+  EXPECT_GT(granted, 16'000u);
+  EXPECT_GT(refused, 0u);
+  const auto audit = world.cache->audit();
+  EXPECT_TRUE(audit.has_value()) << audit.error().message();
+}
+
+class Lies : public testing::TestWithParam<std::uint32_t> {};
+INSTANTIATE_TEST_SUITE_P(Blocks, Lies, testing::Values(1, 2));
+
+TEST_P(Lies, KeysThatContradictEachOtherDoNoHarm) {
+  const std::uint32_t block = GetParam() * kPage;
+  World world(14, spec(true, block));
   Prng& prng = world.prng;
   Chain keys;
   for (std::uint32_t i = 0; i < 12; ++i) keys.push_back(next_key({}, i, 32));
@@ -336,13 +369,16 @@ TEST(KeyedRuns, KeysThatContradictEachOtherDoNoHarm) {
     BeginRequest request;
     request.keys = lie;
     if (prng.chance(0.3)) request.after = keys[prng.below(keys.size())];
-    if (prng.chance(0.3)) request.first_token = static_cast<std::uint32_t>(prng.below(4)) * kPage;
+    if (block != kPage || prng.chance(0.3)) request.first_token = static_cast<std::uint32_t>(prng.below(4)) * kPage;
     request.hold = HoldKind::lease;
     const TicketName name{prng.next() | 1U, prng.next()};
     ASSERT_TRUE(world.cache->begin(world.client, name, request, world.clock.now()).has_value());
     const std::uint32_t origin = request.first_token == kUnknown ? 0 : request.first_token;
     std::vector<WantItem> wants;
-    for (std::uint32_t i = 0; i < lie.size(); ++i) wants.push_back({0, origin + i * kPage, origin + (i + 1) * kPage, 0});
+    const auto end = origin + static_cast<std::uint32_t>(lie.size()) * kPage;
+    for (std::uint32_t first = (origin + block - 1) / block * block; first < end; first += block) {
+      wants.push_back({0, first, std::min(first + block, end), 0});
+    }
     wants.push_back({1, origin + kPage, origin + kPage, 0});
     const auto slots = world.cache->reserve(world.client, name, wants, world.clock.now());
     ASSERT_TRUE(slots.has_value());
