@@ -90,6 +90,7 @@ TEST_F(Sharing, TwoWorkersWithHalfTheHeadsEach) {
   ASSERT_TRUE(daemon.start()) << daemon.log();
   const engine::ModelConfig config = engine::ModelConfig::tiny();
   engine::Team team(config, 2);
+  const std::uint64_t turns = std::max<std::uint64_t>(scaled(400), 150);  // fewer would not fill host memory
   const pid_t other = child([&] {
     auto session = attach(daemon.socket(), 300, 1, 2);
     if (!session) ::_exit(3);
@@ -104,7 +105,7 @@ TEST_F(Sharing, TwoWorkersWithHalfTheHeadsEach) {
     engine::Engine engine(half, &*session, Conversations::options(), &team);
     Conversations conversations(engine, whole, 9, 60);
     conversations.parents = false;
-    for (std::uint64_t step = 0; step < scaled(400); ++step) conversations.step();
+    for (std::uint64_t step = 0; step < turns; ++step) conversations.step();
     findings[0] = conversations.found;
     team.stop();
   });
@@ -116,7 +117,7 @@ TEST_F(Sharing, TwoWorkersWithHalfTheHeadsEach) {
   std::printf("%s\n", findings[0].text().c_str());
   EXPECT_EQ(findings[0].different, 0U);
   EXPECT_EQ(findings[0].cache_errors, 0U) << findings[0].first_error;
-  EXPECT_GT(findings[0].hits, scaled(400) / 20);
+  EXPECT_GT(findings[0].hits, turns / 20);
   EXPECT_GT(findings[0].by_tier[2], 0U);
 }
 
