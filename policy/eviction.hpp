@@ -48,6 +48,8 @@ class EvictionPolicy {
   virtual void sees(const Index& index) { static_cast<void>(index); }
   /// A request whose sequence goes through this node is over.
   virtual void passed(NodeIx node) { static_cast<void>(node); }
+  /// A new weight of efficiency, for policies that have one.
+  virtual void set_alpha(double alpha) { static_cast<void>(alpha); }
   /// Logical time: the cache's count of lookups, insertions and evictions.
   virtual void tick(std::uint64_t used) { static_cast<void>(used); }
   /// The node that should go first; kNil when the lane is empty.

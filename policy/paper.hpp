@@ -31,7 +31,7 @@ class PaperScore final : public EvictionPolicy {
   void tick(std::uint64_t used) override { clock_ = used; }
   [[nodiscard]] NodeIx best(Lane lane, Instant now) override;
 
-  void set_alpha(double alpha) noexcept { alpha_ = alpha; }
+  void set_alpha(double alpha) override { alpha_ = alpha; }
   [[nodiscard]] double alpha() const noexcept { return alpha_; }
 
  private:

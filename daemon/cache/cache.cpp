@@ -52,6 +52,10 @@ CacheImpl::CacheImpl(CacheOptions options, CacheSeams seams, CacheListener* list
       victims_{make_eviction(options.policy, Tier::device), make_eviction(options.policy, Tier::host),
                make_eviction(options.policy, Tier::nvme)} {
   for (const auto& victims : victims_) victims->sees(index_);
+  if (options_.policy.name == PolicyName::marconi_paper && !options_.policy.alpha) {
+    const std::uint64_t bytes = options_.device_bytes > 0 ? options_.device_bytes : options_.host_bytes;
+    tuner_ = std::make_unique<Tuner>(static_cast<double>(bytes), options_.background);
+  }
   SC_ASSERT(options_.device_bytes > 0 || options_.host_bytes > 0);
   SC_ASSERT(seams_.disks.empty() == (seams_.catalog == nullptr));
   SC_ASSERT(seams_.disks.empty() || options_.host_bytes > 0);
@@ -63,6 +67,12 @@ CacheImpl::CacheImpl(CacheOptions options, CacheSeams seams, CacheListener* list
 Cache::Cache(CacheOptions options, CacheSeams seams, CacheListener* listener)
     : impl_(std::make_unique<CacheImpl>(options, std::move(seams), listener)) {}
 Cache::~Cache() = default;
+
+std::optional<double> Cache::alpha() const {
+  const PolicyOptions& policy = impl_->options_.policy;
+  if (policy.name != PolicyName::marconi_paper) return std::nullopt;
+  return impl_->tuner_ ? impl_->tuner_->alpha() : policy.alpha;
+}
 
 Result<std::uint64_t> Cache::recover(Instant now, std::int64_t wall_now) { return impl_->recover(now, wall_now); }
 Result<> Cache::recover_begin(Instant now, std::int64_t wall_now) { return impl_->recover_begin(now, wall_now); }

@@ -43,6 +43,8 @@ struct CacheOptions {
   double engine_flops = 400e12;     ///< prior of the FLOP/s an engine achieves
   double host_bytes_per_second = 50e9;
   double nvme_bytes_per_second = 2e9;  ///< prior; measured from then on (the simulator keeps it)
+  /// Where marconi_paper's alpha is tried on past requests (the daemon: a thread of its own); null: at once.
+  std::function<void(std::function<void()>)> background;
   bool measure_speeds = true;
   /// Nanoseconds of a clock, to measure the time inside policy code with (CacheCounters::policy_nanos); null: not
   /// measured.
@@ -349,6 +351,8 @@ class Cache {
   void set_draining(bool draining) noexcept;  ///< true: every reservation is declined
 
   [[nodiscard]] TierStatus tier(Tier tier) const;
+  /// The alpha in force; none unless the policy is marconi_paper.
+  [[nodiscard]] std::optional<double> alpha() const;
   [[nodiscard]] const CacheCounters& counters() const noexcept;
   [[nodiscard]] std::vector<NamespaceStatus> namespaces() const;
   /// "name", or "name@first-8-hex" where several namespaces share the name.

@@ -14,6 +14,7 @@
 #include "policy/resume.hpp"
 #include "policy/score.hpp"
 #include "policy/speed.hpp"
+#include "policy/tuner.hpp"
 #include "policy/eviction.hpp"
 #include "tiers/space.hpp"
 
@@ -126,6 +127,7 @@ struct Ticket {
   std::uint16_t released = 0;
   bool finished = false, tainted = false, lost = false;
   std::uint32_t open_slots = 0;
+  std::uint32_t resumed = 0;             ///< tokens of the deepest lease it had
   std::uint32_t branch_gone = kUnknown;  ///< the other side of this branch point went to make room: nothing parts there now
   std::array<ObjectIx, kEveryGroupsMax> tails = no_tails();  ///< last whole blocks it stored or found stored, held
   IdChain chain;
@@ -338,6 +340,9 @@ class CacheImpl {
   [[nodiscard]] bool candidate_in(const Node& node, Tier tier) const;
   void heirs_of(NodeIx node, std::vector<NodeIx>& out) const;
   void requeue_heirs(NodeIx node, Instant now);
+  [[nodiscard]] ReplaySpace replay_space(const SpaceInfo& space) const;
+  void snapshot_for_tuner(Tier tier);
+  void tell_tuner(const Ticket& ticket);
   std::uint64_t evict_whole(NodeIx node, Tier tier, Instant now);
   void prepare_insert(Ticket& ticket, std::span<const WantItem> wants, Instant now);
 
@@ -373,6 +378,7 @@ class CacheImpl {
   Space device_, host_;
   std::vector<Space> disks_;
   PolicyTraits traits_;
+  std::unique_ptr<Tuner> tuner_;                       ///< of marconi_paper, where alpha is not given
   std::uint64_t clock_ = 0;                            ///< logical: lookups, insertions, evictions
   bool in_policy_ = false;
   bool quiet_ = false;                                 ///< a node is going as a whole: it is queued again at the end

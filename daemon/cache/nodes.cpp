@@ -18,6 +18,11 @@ bool has_state(const Node& node) {
 
 void CacheImpl::tick() {
   ++clock_;
+  if (tuner_) {
+    if (const auto alpha = tuner_->take()) {
+      for (const auto& victims : victims_) victims->set_alpha(*alpha);
+    }
+  }
   for (const auto& victims : victims_) victims->tick(clock_);
 }
 
@@ -91,6 +96,33 @@ std::uint64_t CacheImpl::evict_whole(NodeIx ix, Tier tier, Instant now) {
   return freed;
 }
 
+ReplaySpace CacheImpl::replay_space(const SpaceInfo& space) const {
+  ReplaySpace out;
+  out.cost = space.spec.cost;
+  for (const Group& group : space.spec.groups) {
+    const auto bytes = static_cast<double>(padded_bytes(group.max_bytes, group.shards));
+    if (group.need == Need::every) out.kv_bytes += bytes / group.block_tokens;
+    if (group.need == Need::end) out.state_bytes += bytes;
+  }
+  return out;
+}
+
+/// The tier is about to give something up: this is where the trials of alpha begin.
+void CacheImpl::snapshot_for_tuner(Tier tier) {
+  ReplayLog& log = tuner_->begin();
+  for (const SpaceInfo& space : spaces_) {
+    if (!space.has_end || space.removed) continue;
+    for (const auto& [domain, info] : space.domains) log.snapshot(index_, info.root, tier, replay_space(space), clock_);
+  }
+}
+
+void CacheImpl::tell_tuner(const Ticket& ticket) {
+  const SpaceInfo& space = spaces_[ticket.space];
+  const auto domain = space.domains.find(ticket.domain);
+  if (!space.has_end || domain == space.domains.end()) return;
+  tuner_->request(domain->second.root, replay_space(space), ticket.tokens, ticket.prompt, ticket.resumed);
+}
+
 /// Before a request's first reservation since its sequence grew: what it passes counts as used, and room is made for all it wants.
 void CacheImpl::prepare_insert(Ticket& ticket, std::span<const WantItem> wants, Instant now) {
   std::optional<PolicyTime> policy_time(std::in_place, *this);
@@ -128,6 +160,7 @@ void CacheImpl::prepare_insert(Ticket& ticket, std::span<const WantItem> wants, 
   const std::uint64_t available = space_of(home).available();
   if (need <= available) return;
   if (grown) tick();
+  if (tuner_ && tuner_->wants_snapshot()) snapshot_for_tuner(home);
   policy_time.reset();
   static_cast<void>(evict(home, need - available, now));
   const Node& other = index_.node(here.node);

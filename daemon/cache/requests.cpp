@@ -402,6 +402,7 @@ void CacheImpl::make_lease(Ticket& ticket, Instant now) {
   }
   counters_.flops_saved += space.spec.cost.flops(ticket.origin, ticket.chosen);
   ++counters_.leases;
+  ticket.resumed = ticket.chosen;
   ticket.lease = std::move(lease);
 }
 
@@ -836,6 +837,7 @@ void CacheImpl::end_ticket(const TicketName& name, Instant now) {
     if (slots_[s].open && slots_[s].ticket == name) discard_unborn(slots_[s].object, now);
   }
   const NodeIx anchor = ticket->anchor.node;
+  if (tuner_ && ticket->finished && !ticket->lost) tell_tuner(*ticket);
   if (traits_.wants_paths) {
     for (const auto& victims : victims_) {
       for (NodeIx n = anchor; n != kNil; n = index_.node(n).parent) victims->passed(n);

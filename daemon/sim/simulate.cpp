@@ -347,6 +347,7 @@ Result<> Simulator::run_open(TraceReader& trace, const std::function<void(std::u
 Result<SimResult> Simulator::result() {
   SC_TRY(cache_->audit());
   result_.counters = cache_->counters();
+  result_.alpha = cache_->alpha();
   for (const Tier tier : {Tier::device, Tier::host, Tier::nvme}) result_.bytes_peak[index(tier)] = cache_->tier(tier).peak;
   result_.ttft_ms = {nearest_rank(ttft_ms_, 0.5), nearest_rank(ttft_ms_, 0.95), nearest_rank(ttft_ms_, 0.99)};
   double sum = 0;
