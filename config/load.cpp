@@ -98,6 +98,7 @@ class Loader {
 
   Result<Settings> finish(std::uint64_t memory) {
     SC_TRY(check_sizes(memory));
+    SC_TRY(check_policy());
     SC_TRY(check_places());
     SC_TRY(check_tenants());
     return std::move(settings_);
@@ -202,6 +203,18 @@ class Loader {
     }
     if (s.nvme.write_burst != kAutomatic && s.nvme.write_burst > s.nvme.write_budget_per_day) {
       return error_at("nvme.write_burst", "is more than nvme.write_budget_per_day");
+    }
+    return {};
+  }
+
+  [[nodiscard]] Result<> check_policy() const {
+    const PolicySettings& policy = settings_.policy;
+    if (policy.name == Policy::clairvoyant) {
+      return error_at("policy.name",
+                      "clairvoyant knows the rest of a trace: it exists in statecache-sim alone");
+    }
+    if (policy.alpha && policy.name != Policy::marconi_paper) {
+      return error_at("policy.alpha", "is given, but only the policy marconi-paper has one");
     }
     return {};
   }

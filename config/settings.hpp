@@ -20,7 +20,7 @@ enum class Switch : std::uint8_t { automatic, on, off };
 enum class Trust : std::uint8_t { same_user, none };
 enum class NvmeEngine : std::uint8_t { automatic, io_uring, threads };
 enum class DeviceBackend : std::uint8_t { automatic, cuda, emulated, none };
-enum class Policy : std::uint8_t { marconi, lru };
+enum class Policy : std::uint8_t { marconi, marconi_paper, lru, s3fifo, gdsf, clairvoyant };
 enum class Admission : std::uint8_t { automatic, paper, marconi };
 enum class Demotion : std::uint8_t { priced, always, never };
 enum class NvmeWrite : std::uint8_t { behind, through };
@@ -68,7 +68,7 @@ struct Device {
 
 struct PolicySettings {
   Policy name = Policy::marconi;
-  std::optional<double> alpha;  ///< of the additive score; none: chosen by the tuner
+  std::optional<double> alpha;  ///< of marconi_paper; none: chosen by the tuner
   Admission admission = Admission::automatic;
   Demotion demotion = Demotion::priced;
   NvmeWrite nvme_write = NvmeWrite::behind;

@@ -12,7 +12,8 @@ constexpr std::array<std::string_view, 3> kSwitch{"auto", "on", "off"};
 constexpr std::array<std::string_view, 2> kTrust{"same-user", "none"};
 constexpr std::array<std::string_view, 3> kEngine{"auto", "io_uring", "threads"};
 constexpr std::array<std::string_view, 4> kBackend{"auto", "cuda", "emulated", "none"};
-constexpr std::array<std::string_view, 2> kPolicy{"marconi", "lru"};
+constexpr std::array<std::string_view, 6> kPolicy{
+    "marconi", "marconi-paper", "lru", "s3fifo", "gdsf", "clairvoyant"};
 constexpr std::array<std::string_view, 3> kAdmission{"auto", "paper", "marconi"};
 constexpr std::array<std::string_view, 3> kDemotion{"priced", "always", "never"};
 constexpr std::array<std::string_view, 2> kNvmeWrite{"behind", "through"};
@@ -122,15 +123,17 @@ constexpr auto kSettings = std::to_array<Setting>({
 
     {"policy",
      "name",
-     "What to forget first: marconi (least seconds saved a byte) or lru.",
+     "What to forget first: marconi (least seconds saved a byte), marconi-paper (the paper's score),\n"
+     "lru, s3fifo, gdsf.",
      [](Settings& s) { return choice_field(s.policy.name, kPolicy); }},
     {"policy",
      "alpha",
-     "Weight of efficiency against recency in the additive score: auto or a number.",
+     "Weight of efficiency against recency in marconi-paper's score: auto (tuned) or a number.",
      [](Settings& s) { return optional_real_field(s.policy.alpha); }},
     {"policy",
      "admission",
-     "Where checkpoints are wished for: auto (paper for lru, else marconi), paper, marconi.",
+     "Where checkpoints are wished for: auto (paper for lru and\n"
+     "marconi-paper, else marconi), paper, marconi.",
      [](Settings& s) { return choice_field(s.policy.admission, kAdmission); }},
     {"policy",
      "demotion",

@@ -2,6 +2,7 @@
 
 #include "base/log.hpp"
 #include "config/load.hpp"
+#include "daemon/background.hpp"
 #include "daemon/control/server.hpp"
 #include "daemon/drives.hpp"
 #include "daemon/nvme_bench.hpp"
@@ -125,14 +126,32 @@ PathOptions path_options(const config::Settings& settings) {
   return out;
 }
 
+PolicyName policy_name(config::Policy name) {
+  switch (name) {
+    case config::Policy::marconi: return PolicyName::marconi;
+    case config::Policy::marconi_paper: return PolicyName::marconi_paper;
+    case config::Policy::lru: return PolicyName::lru;
+    case config::Policy::s3fifo: return PolicyName::s3fifo;
+    case config::Policy::gdsf: return PolicyName::gdsf;
+    case config::Policy::clairvoyant: break;  // refused when the settings were read
+  }
+  return PolicyName::marconi;
+}
+
 CacheOptions cache_options(const config::Settings& settings) {
   CacheOptions out;
   const config::PolicySettings& policy = settings.policy;
-  out.policy.name = policy.name == config::Policy::lru ? PolicyName::lru : PolicyName::marconi;
-  // `auto` is the paper's admission for lru and ours otherwise.
-  const bool paper =
-      policy.admission == config::Admission::paper ||
-      (policy.admission == config::Admission::automatic && policy.name == config::Policy::lru);
+  out.policy.name = policy_name(policy.name);
+  if (out.policy.name == PolicyName::marconi_paper) {
+    out.policy.alpha = policy.alpha;
+    out.background = [thread = std::make_shared<BackgroundThread>()](std::function<void()> job) {
+      thread->run(std::move(job));
+    };
+  }
+  // `auto` is the paper's admission for the paper's policies and ours otherwise.
+  const bool of_paper = out.policy.name == PolicyName::lru || out.policy.name == PolicyName::marconi_paper;
+  const bool paper = policy.admission == config::Admission::paper ||
+                     (policy.admission == config::Admission::automatic && of_paper);
   out.policy.admission = paper ? Admission::paper : Admission::marconi;
   switch (policy.demotion) {
     case config::Demotion::priced:
@@ -161,7 +180,6 @@ void warn_of_idle_settings(const config::Settings& settings) {
     log::warn("{} is set and has no effect in this version", key);
   };
   if (settings.nvme.write_budget_per_day != config::kUnlimited) idle("nvme.write_budget_per_day");
-  if (settings.policy.alpha) idle("policy.alpha");
   if (settings.host.numa >= 0) idle("host.numa");
   if (settings.limits.lease_age_warn != config::Limits{}.lease_age_warn)
     idle("limits.lease_age_warn");

@@ -12,6 +12,10 @@ constexpr double kDriftShare = 0.25, kDriftPoints = 0.03;
 
 }  // namespace
 
+Tuner::~Tuner() {
+  if (outcome_) outcome_->cancelled.store(true, std::memory_order_relaxed);
+}
+
 ReplayLog& Tuner::begin() {
   if (window_ == 0) window_ = std::clamp(seen_ * kWindowOfFill, kWindowLeast, kWindowMost);
   phase_ = Phase::logging;
@@ -42,7 +46,7 @@ void Tuner::try_all() {
   auto job = [log = std::shared_ptr<const ReplayLog>(std::move(log_)), outcome = outcome_] {
     std::uint64_t most = 0;
     const int steps = static_cast<int>(std::lround(kAlphaMost / kAlphaStep));
-    for (int i = 0; i <= steps; ++i) {  // of equals, the least
+    for (int i = 0; i <= steps && !outcome->cancelled.load(std::memory_order_relaxed); ++i) {  // of equals, the least
       const std::uint64_t hit = log->replay(i * kAlphaStep);
       if (i > 0 && hit <= most) continue;
       most = hit;

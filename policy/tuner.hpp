@@ -23,6 +23,10 @@ class Tuner {
  public:
   Tuner(double capacity, Background background) : capacity_(capacity), background_(std::move(background)) {}
 
+  Tuner(const Tuner&) = delete;
+  Tuner& operator=(const Tuner&) = delete;
+  ~Tuner();  ///< a trial under way ends early
+
   /// True once: before the next eviction, hand over the tree (begin, then snapshot of each root).
   [[nodiscard]] bool wants_snapshot() const noexcept { return phase_ == Phase::waiting; }
   ReplayLog& begin();
@@ -43,6 +47,7 @@ class Tuner {
   enum class Phase : std::uint8_t { waiting, logging, trying, watching };
   struct Outcome {
     std::atomic<bool> done{false};
+    std::atomic<bool> cancelled{false};
     double alpha = 0;
   };
   void try_all();

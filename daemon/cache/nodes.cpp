@@ -160,8 +160,8 @@ void CacheImpl::prepare_insert(Ticket& ticket, std::span<const WantItem> wants, 
   const std::uint64_t available = space_of(home).available();
   if (need <= available) return;
   if (grown) tick();
-  if (tuner_ && tuner_->wants_snapshot()) snapshot_for_tuner(home);
   policy_time.reset();
+  if (tuner_ && tuner_->wants_snapshot()) snapshot_for_tuner(home);
   static_cast<void>(evict(home, need - available, now));
   const Node& other = index_.node(here.node);
   if (grown && other.objects.empty() && other.first_child == kNil) ticket.branch_gone = here.at - offset;

@@ -75,7 +75,7 @@ shrink = "truncate"
 capacity = "128 MiB"
 backend = "emulated"
 [policy]
-name = "lru"
+name = "marconi-paper"
 alpha = 0.5
 admission = "paper"
 demotion = "always"
@@ -119,7 +119,7 @@ TEST(Config, EverySettingIsReadAndPrintedBack) {
   EXPECT_EQ(s->nvme.direct, Switch::off);
   EXPECT_EQ(s->nvme.shrink, Shrink::truncate);
   EXPECT_EQ(s->device.backend, DeviceBackend::emulated);
-  EXPECT_EQ(s->policy.name, Policy::lru);
+  EXPECT_EQ(s->policy.name, Policy::marconi_paper);
   EXPECT_EQ(s->policy.alpha, 0.5);
   EXPECT_EQ(s->policy.admission, Admission::paper);
   EXPECT_EQ(s->policy.demotion, Demotion::always);
@@ -213,6 +213,8 @@ TEST(Config, WrongValuesAreNamedWithTheirPlace) {
        "test.toml:3: nvme.write_burst: is more"},
       {"[device]\ncapacity = \"1 GiB\"\nbackend = \"none\"", "device.capacity: is given"},
       {"[policy]\nalpha = -1", "policy.alpha: must be"},
+      {"[policy]\nalpha = 0.5", "test.toml:2: policy.alpha: is given, but only"},
+      {"[policy]\nname = \"clairvoyant\"", "test.toml:2: policy.name: clairvoyant knows"},
       {"[policy]\nengine_tflops = 0", "policy.engine_tflops: must be"},
       {"[policy]\nengine_tflops = nan", "policy.engine_tflops: must be"},
       {"[socket]\nmode = \"0888\"", "socket.mode: must be a file mode"},
