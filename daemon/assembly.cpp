@@ -7,10 +7,12 @@
 #include "daemon/drives.hpp"
 #include "daemon/nvme_bench.hpp"
 #include "daemon/serving/conductor.hpp"
+#include "daemon/wear.hpp"
 #include "tiers/catalog/rocks_catalog.hpp"
 #include "tiers/device/device.hpp"
 #include "tiers/host/arena.hpp"
 #include "tiers/host/copier.hpp"
+#include "tiers/nvme/guarded_disk.hpp"
 #include "tiers/nvme/make_disk.hpp"
 #include "tiers/nvme/path.hpp"
 
@@ -179,7 +181,6 @@ void warn_of_idle_settings(const config::Settings& settings) {
   const auto idle = [](const char* key) {
     log::warn("{} is set and has no effect in this version", key);
   };
-  if (settings.nvme.write_budget_per_day != config::kUnlimited) idle("nvme.write_budget_per_day");
   if (settings.host.numa >= 0) idle("host.numa");
   if (settings.limits.lease_age_warn != config::Limits{}.lease_age_warn)
     idle("limits.lease_age_warn");
@@ -250,6 +251,7 @@ class Assembly::Parts {
   Result<> make(const std::string& version);
   Result<> make_memories();
   Result<> make_drives(std::vector<Disk*>& seams);
+  void make_budget();
   Result<> make_conductor(CacheSeams seams);
   Result<> make_control(const std::string& version);
   Result<> bench_nvme(const NvmeBenchWish& wish, NvmeBenchRunner::Done done);
@@ -269,6 +271,9 @@ class Assembly::Parts {
   std::vector<SharedArena> shares;
   std::unique_ptr<RocksCatalog> rocks;
   std::vector<std::unique_ptr<Disk>> disks;
+  std::vector<WornDrive> worn;  ///< by drive number
+  std::unique_ptr<WriteBudget> budget;
+  std::unique_ptr<Wear> wear;
   std::unique_ptr<NumberedCatalog> catalog;
   std::unique_ptr<CopyThread> copier;
   std::unique_ptr<Conductor> conductor;
@@ -286,6 +291,8 @@ Result<> Assembly::Parts::make(const std::string& version) {
   if (settings.nvme.capacity != 0) {
     SC_TRY(make_drives(seams.disks));
     seams.catalog = catalog.get();  // null without disks
+    make_budget();
+    seams.budget = budget.get();
   }
   copier = std::make_unique<CopyThread>(memories, waker());
   seams.copier = copier.get();
@@ -341,17 +348,32 @@ Result<> Assembly::Parts::make_drives(std::vector<Disk*>& seams) {
   }
   DriveNumbers numbers = number_drives(rocks->recorded_paths(), uuids);
   for (const std::size_t index : numbers.drives) {
+    std::string folder;
     if (index == kGone) {
       disks.push_back(make_gone_disk());
     } else {
+      folder = drives[index].directory;
       SC_ASSIGN(std::unique_ptr<Disk> disk,
                 make_disk(std::move(drives[index]), memories, disk_options(settings), waker()));
-      disks.push_back(std::move(disk));
+      disks.push_back(std::make_unique<GuardedDisk>(
+          std::move(disk), clock, settings.limits.transfer_timeout, folder));
     }
     seams.push_back(disks.back().get());
+    worn.push_back({folder, disks.back().get()});
   }
   catalog = std::make_unique<NumberedCatalog>(*rocks, std::move(numbers));
   return {};
+}
+
+void Assembly::Parts::make_budget() {
+  const std::string& folder = settings.paths.state_dir;
+  if (settings.nvme.write_budget_per_day != config::kUnlimited) {
+    const WriteBudgetOptions options{settings.nvme.write_budget_per_day,
+                                     std::max<std::uint64_t>(settings.write_burst(), 1)};
+    budget = std::make_unique<WriteBudget>(
+        options, restored_tokens(options, folder, wall_seconds()), clock.now());
+  }
+  wear = std::make_unique<Wear>(worn, folder, budget.get());
 }
 
 Result<> Assembly::Parts::make_conductor(CacheSeams seams) {
@@ -379,6 +401,11 @@ Result<> Assembly::Parts::bench_nvme(const NvmeBenchWish& wish, NvmeBenchRunner:
   const std::vector<std::string> paths = settings.nvme_paths();
   if (wish.drive >= paths.size())
     return fail(Errc::invalid_argument, fmt::format("there are {} nvme.paths", paths.size()));
+  if (budget) {
+    return fail(Errc::permission,
+                "nvme.write_budget_per_day is set and a bench would use it up: run it without "
+                "--attach");
+  }
   NvmeBenchOptions options;
   options.drive = paths[wish.drive];
   options.block = wish.block;
@@ -411,8 +438,17 @@ Result<> Assembly::Parts::make_control(const std::string& version) {
     context.tenants.push_back(tenant.name);
   context.fill = [this](Snapshot& snapshot) {
     snapshot.huge_page_share = host->huge_share();
-    for (const auto& disk : disks)
-      snapshot.drives.push_back({disk->engine(), disk->capacity(), disk->stats()});
+    for (std::size_t i = 0; i < disks.size(); ++i) {
+      const Disk& disk = *disks[i];
+      snapshot.drives.push_back({disk.engine(),
+                                 disk.capacity(),
+                                 disk.stats(),
+                                 worn[i].folder,
+                                 worn[i].folder.empty() ? DiskHealth::out : disk.health(),
+                                 wear->lifetime(i)});
+    }
+    if (wear) snapshot.process_written = wear->process_written();
+    if (budget) snapshot.budget = budget->status();
     snapshot.has_catalog = catalog != nullptr;
     if (catalog) snapshot.catalog = catalog->stats();
   };

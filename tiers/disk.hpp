@@ -40,11 +40,16 @@ struct DiskDone {
   Nanos service{};            ///< from the moment it was handed to the kernel
 };
 
+/// Whether a path can still be used. `read_only`: it refuses writes. `out`: nothing comes from it.
+enum class DiskHealth : std::uint8_t { good, read_only, out };
+
 struct DiskStats {
   std::uint64_t reads = 0, writes = 0, syncs = 0, errors = 0;
   std::uint64_t bytes_read = 0, bytes_written = 0;
   std::uint64_t queued = 0;   ///< ops accepted and not done
   std::uint64_t read_limit = 0, write_limit = 0;  ///< bytes in flight, as calibrated; 0: not limited
+  /// How it is served: around the page cache; from buffers that the kernel knows; DEFER_TASKRUN.
+  bool direct = false, registered_buffers = false, defer_taskrun = false;
   double read_rate = 0, write_rate = 0;  ///< bytes a second under full load, of late; 0: not measured
 };
 
@@ -62,6 +67,9 @@ class Disk {
   /// Appends what has finished since; returns how many. Never blocks.
   virtual std::size_t poll(std::vector<DiskDone>& out) = 0;
   [[nodiscard]] virtual DiskStats stats() const = 0;
+  /// May worsen at any poll(), never gets better.
+  [[nodiscard]] virtual DiskHealth health() const noexcept { return DiskHealth::good; }
+
   /// "io_uring", "threads", "simulated": for status.
   [[nodiscard]] virtual const char* engine() const noexcept = 0;
 };

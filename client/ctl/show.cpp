@@ -95,6 +95,22 @@ std::string status(const Json& j) {
   out += fmt::format("host memory in huge pages {}   NVMe engine {}\n",
                      percent(j.at("huge_page_share").get<double>()),
                      j.at("nvme_engine").is_null() ? "none" : text(j.at("nvme_engine")));
+  for (const Json& d : j.at("drives")) {
+    if (text(d.at("path")).empty()) continue;
+    out += fmt::format("drive {}   {}   written {} ({} in its life)   errors {}\n",
+                       text(d.at("path")),
+                       text(d.at("health")),
+                       size(d.at("bytes_written")),
+                       size(d.at("lifetime_bytes_written")),
+                       text(d.at("errors")));
+  }
+  if (const Json& b = j.at("write_budget"); !b.is_null()) {
+    out += fmt::format("write budget {} a day, burst {}   written {}   held back {}\n",
+                       size(b.at("bytes_per_day")),
+                       size(b.at("burst")),
+                       size(b.at("written")),
+                       size(b.at("held_back_bytes")));
+  }
   return out;
 }
 

@@ -62,6 +62,7 @@ CacheImpl::CacheImpl(CacheOptions options, CacheSeams seams, CacheListener* list
   for (const Disk* disk : seams_.disks) disks_.emplace_back(disk->capacity());
   disk_backlog_.resize(disks_.size());
   disk_setbacks_.resize(disks_.size());
+  health_.resize(disks_.size(), DiskHealth::good);
 }
 
 Cache::Cache(CacheOptions options, CacheSeams seams, CacheListener* listener)

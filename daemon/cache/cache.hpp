@@ -57,10 +57,13 @@ struct CacheOptions {
 inline constexpr std::uint32_t kHostArena = 0;
 inline constexpr std::uint32_t kDeviceArena = 1;
 
+class WriteBudget;
+
 struct CacheSeams {
   std::vector<Disk*> disks;         ///< empty: no NVMe tier
   Catalog* catalog = nullptr;       ///< null exactly when disks is empty
   CopyEngine* copier = nullptr;
+  WriteBudget* budget = nullptr;    ///< null: unlimited
 };
 
 /// A process that attaches. `shard[g]` is its shard of group g (empty: shard 0 everywhere).
@@ -223,6 +226,7 @@ struct CacheCounters {
   std::uint64_t prefetched_unused_bytes = 0;
   std::uint64_t catalog_errors = 0;     ///< batches that the catalog refused
   std::uint64_t dropped_unwritten = 0;  ///< objects given up while nothing could be written to NVMe
+  std::uint64_t prefetch_refused = 0;  ///< loads that could not have met their deadline
   double flops = 0, flops_saved = 0;
 };
 

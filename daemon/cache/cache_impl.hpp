@@ -7,9 +7,11 @@
 //   transfers.cpp  loads, write-behind, copies down, catalog batches
 //   sweeps.cpp     flush, verify: work over everything, a bounded piece a step
 //   recovery.cpp   what the catalog says at start
+//   paths.cpp      drives that fail, the write budget, deadlines of prefetches
 //   inspect.cpp    what operators ask
 
 #include "daemon/cache/cache.hpp"
+#include "daemon/cache/write_budget.hpp"
 #include "policy/index.hpp"
 #include "policy/resume.hpp"
 #include "policy/score.hpp"
@@ -181,6 +183,7 @@ struct WriteBatch {
   std::vector<std::pair<NamespaceIx, std::uint32_t>> spaces;   ///< rows it carries: generation
   std::vector<std::pair<NamespaceIx, std::uint32_t>> domains;  ///< rows it carries: number
   std::size_t parts = 0;
+  std::uint64_t budget = 0;         ///< taken from the write budget
   bool failed = false;
   Reason reason = Reason::none;
 };
@@ -229,6 +232,9 @@ struct Job {
   std::uint16_t shard = 0;
   std::uint64_t bytes = 0;
   Instant started{};
+  std::uint16_t path = 0;           ///< of a load_read, and the next two
+  DiskClass klass = DiskClass::demand;
+  Instant deadline{};
 };
 
 struct FlushJob {
@@ -409,6 +415,7 @@ class CacheImpl {
   std::unique_ptr<Recovery> recovery_;                 ///< while rows are taken over
   std::uint64_t recovered_ = 0;
   std::uint64_t freeing_bytes_ = 0;                    ///< of NVMe, waiting for a durable delete
+  std::vector<DiskHealth> health_;                     ///< of the drives, as acted upon
   std::vector<std::deque<DiskOp>> disk_backlog_;
   std::deque<CopyOp> copy_backlog_;
   std::deque<CatalogBatch> catalog_backlog_;
@@ -465,6 +472,15 @@ class CacheImpl {
   [[nodiscard]] NamespaceRow row_of_space(NamespaceIx ns, Instant now) const;
   void fail_unsynced(std::uint16_t path, std::uint64_t but);
   [[nodiscard]] bool writable(std::uint16_t path, Instant now) const;
+
+  // paths.cpp
+  void watch_drives(Instant now);
+  void drive_out(std::uint16_t drive, Instant now);
+  void give_up_loads(std::uint16_t drive, Instant now);
+  [[nodiscard]] std::uint64_t batch_bytes(Instant now) const;
+  [[nodiscard]] bool budget_allows(const std::vector<ObjectIx>& objects, std::uint64_t beside, double seconds_per_byte, Instant now);
+  std::uint64_t hold_back(NodeIx node);
+  [[nodiscard]] bool in_time(const Ticket& ticket, const std::vector<ObjectIx>& to_load, Instant now) const;
 
   // requests.cpp, inside
   void plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, bool load, Instant now);

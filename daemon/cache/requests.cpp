@@ -286,6 +286,10 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
       answer.state = TicketState::pending;
       return;
     }
+    if (choice.bytes > 0 && !in_time(ticket, choice.to_load, now)) {
+      ++counters_.prefetch_refused;
+      continue;
+    }
     // Making room for a deeper choice may have evicted what this one needs.
     if (room_made && !still_there(choice)) continue;
     for (const Cover& cover : choice.covers) hold(cover.object, now);

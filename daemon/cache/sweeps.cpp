@@ -90,7 +90,7 @@ void CacheImpl::step_flush(Instant now) {
       objects.push_back(part);
       bytes += index_.object(part).bytes;
     }
-    if (bytes >= kBatchBytes) send();
+    if (bytes >= batch_bytes(now)) send();
   }
   send();
   if (flush.next < index_.object_slots()) {
@@ -122,7 +122,7 @@ void CacheImpl::end_of_flush_pass(Instant now) {
   report.failed_objects = flush.dirty;
   report.durable_objects = object_count_[index(Tier::nvme)];
   if (flush.dirty > 0) {
-    report.why = disks_.empty() ? "there is no NVMe tier: set nvme.capacity and nvme.paths" : "the NVMe tier has no room or refuses writes: see status and events";
+    report.why = disks_.empty() ? "there is no NVMe tier: set nvme.capacity and nvme.paths" : "the NVMe tier has no room, refuses writes, or the write budget is used up: see status and events";
   }
   const auto done = std::move(flush.done);
   flushes_.pop_front();

@@ -116,6 +116,7 @@ void CacheImpl::drop_copy(ObjectIx o, Tier tier, Reason reason, Instant now) {
   index_.leave(o, tier);
   spaces_[object.space].bytes[index(tier)] -= bytes;
   if (object.tiers == 0) --spaces_[object.space].objects;
+  if (object.holds > 0) held_bytes_[index(tier)] -= bytes;
   --object_count_[index(tier)];
   if (tier == Tier::nvme) {
     forget_row(o);

@@ -93,6 +93,9 @@ void CacheImpl::start_loads(Ticket& ticket, const std::vector<ObjectIx>& objects
     op.deadline = ticket.deadline;
     job.kind = JobKind::load_read;
     job.started = now;
+    job.path = path;
+    job.klass = op.klass;
+    job.deadline = op.deadline;
     op.tag = add_job(std::move(job));
     disk_backlog_[path].push_back(std::move(op));
     op = DiskOp{};
@@ -209,7 +212,9 @@ std::vector<ObjectIx> CacheImpl::dirty_path(NodeIx ix) const {
 
 std::uint64_t CacheImpl::disk_available() const {
   std::uint64_t sum = 0;
-  for (const Space& space : disks_) sum += space.available();
+  for (std::size_t d = 0; d < disks_.size(); ++d) {
+    if (health_[d] == DiskHealth::good) sum += disks_[d].available();
+  }
   return sum;
 }
 
@@ -218,7 +223,7 @@ std::uint64_t CacheImpl::disk_available() const {
 void CacheImpl::make_disk_room(Instant now) {
   if (disks_.empty() || recovery_ != nullptr) return;
   std::uint64_t capacity = 0;
-  for (const Space& space : disks_) capacity += space.capacity();
+  for (std::size_t d = 0; d < disks_.size(); ++d) capacity += health_[d] == DiskHealth::good ? disks_[d].capacity() : 0;
   const std::uint64_t target = std::min<std::uint64_t>(capacity / 16, 4 * kGiB);
   const std::uint64_t coming = disk_available() + freeing_bytes_;
   if (coming < target) evict(Tier::nvme, target - coming, now);
@@ -233,14 +238,20 @@ bool CacheImpl::start_batch(std::vector<ObjectIx> objects, Instant now) {
     if (path == UINT16_MAX || disks_[d].available() > disks_[path].available()) path = d;
   }
   if (path == UINT16_MAX) return false;
+  if (disks_[path].available() < total) return false;
+  if (seams_.budget != nullptr && !seams_.budget->take(total, now)) return false;
   PageRuns all;
-  if (disks_[path].available() < total || !disks_[path].allocate(total, false, all)) return false;
+  if (!disks_[path].allocate(total, false, all)) {
+    if (seams_.budget != nullptr) seams_.budget->settle(total);
+    return false;
+  }
   // One allocation, handed out in order: the blocks of one prefix lie side by side.
   std::size_t run = 0;
   std::uint32_t used = 0;
   WriteBatch& batch = batches_.emplace_back();
   batch.number = next_batch_++;
   batch.path = path;
+  batch.budget = total;
   for (ObjectIx o : objects) {
     Resident& resident = residents_[o];
     auto pages = static_cast<std::uint32_t>(index_.object(o).bytes / kPage);
@@ -456,7 +467,7 @@ NamespaceRow CacheImpl::row_of_space(NamespaceIx ns, Instant now) const {
 }
 
 bool CacheImpl::writable(std::uint16_t path, Instant now) const {
-  return !disk_setbacks_[path].waits(now) && disks_[path].capacity() > 0;
+  return health_[path] == DiskHealth::good && !disk_setbacks_[path].waits(now) && disks_[path].capacity() > 0;
 }
 
 /// After a sync that failed nobody knows which of the writes before it arrived, and the next sync does
@@ -471,6 +482,7 @@ void CacheImpl::fail_unsynced(std::uint16_t path, std::uint64_t but) {
 }
 
 void CacheImpl::finish_batch(WriteBatch& batch, bool ok, Instant now) {
+  if (seams_.budget != nullptr) seams_.budget->settle(batch.budget);
   if (!ok) {
     for (ObjectIx o : batch.objects) {
       // A batch that the catalog refused may be there all the same.
@@ -511,18 +523,19 @@ void CacheImpl::write_behind(Instant now) {
   if (nvme_waits_ || reading_catalog()) return;
   // What failed is tried with little: what is being written cannot be given up meanwhile.
   const std::size_t batches_most = nvme_down_ ? 1 : kBatchesMax;
-  const std::uint64_t bytes_most = nvme_down_ ? kDiskOpBytes : kBatchBytes;
+  const std::uint64_t bytes_most = std::min(nvme_down_ ? kDiskOpBytes : kBatchBytes, batch_bytes(now));
   const bool through = options_.policy.nvme_write == NvmeWrite::through;
   // What can be given up at once: free, or a tail that is backed, or about to be. Backed ancestors do not count:
   // they cannot go before what hangs on them.
   const auto wanted = static_cast<std::uint64_t>(options_.policy.clean_share * static_cast<double>(host_.capacity()));
   const std::size_t h = index(Tier::host);
   std::vector<NodeIx> taken;  // out of the queue while this turn lasts
+  std::uint64_t held_back = 0;
   while (batches_.size() < batches_most) {
     std::vector<ObjectIx> objects;
     std::uint64_t bytes = 0;
     while (bytes < bytes_most) {
-      const std::uint64_t ready = host_.available() + victims_[h]->bytes(Lane::clean) + moving_bytes_[h] + bytes;
+      const std::uint64_t ready = host_.available() + victims_[h]->bytes(Lane::clean) + moving_bytes_[h] + bytes + held_back;
       if (ready >= wanted && !through) break;
       const NodeIx node = victims_[h]->best(Lane::dirty, now);
       if (node == kNil) break;
@@ -535,6 +548,11 @@ void CacheImpl::write_behind(Instant now) {
       const double load = value.bytes_freed / spaces_[index_.node(node).space].speeds.load[index(Tier::nvme)];
       if (options_.policy.demotion == Demotion::priced && value.seconds_saved <= load) {
         for (ObjectIx o : index_.node(node).objects) residents_[o].not_worth_disk = true;
+        continue;
+      }
+      if (!budget_allows(path, bytes, (value.seconds_saved - load) / std::max(value.bytes_freed, 1.0), now)) {
+        if (!objects.empty() || ready >= wanted) break;
+        held_back += hold_back(node);
         continue;
       }
       for (ObjectIx o : path) {
@@ -742,6 +760,7 @@ void CacheImpl::pump() {
 
 std::size_t CacheImpl::step(Instant now) {
   std::size_t count = poll(now);
+  watch_drives(now);
   if (recovery_ != nullptr) count += recover_some(now);
   if (!disks_.empty()) {
     bool any = false;

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <optional>
 
@@ -133,6 +134,7 @@ Json counters_json(const CacheCounters& c) {
           {"load_failures", c.load_failures},
           {"checksum_failures", c.checksum_failures},
           {"io_errors", c.io_errors},
+          {"prefetch_refused", c.prefetch_refused},
           {"prefetched_unused_bytes", c.prefetched_unused_bytes},
           {"flops", c.flops},
           {"flops_saved", c.flops_saved}};
@@ -164,6 +166,12 @@ Json health_notes(const Snapshot& s) {
   if (s.draining) notes.push_back("draining: reservations are declined");
   if (s.cache.io_errors != 0)
     notes.push_back(fmt::format("{} transfers failed on the drives", s.cache.io_errors));
+  for (const DriveSnapshot& d : s.drives) {
+    if (d.health == DiskHealth::read_only)
+      notes.push_back(fmt::format("drive {} refuses writes: nothing is written to it", d.folder));
+    if (d.health == DiskHealth::out && !d.folder.empty())
+      notes.push_back(fmt::format("drive {} is out: what lay on it is lost", d.folder));
+  }
   if (s.cache.checksum_failures != 0) {
     notes.push_back(fmt::format("{} objects failed their checksum", s.cache.checksum_failures));
   }
@@ -175,8 +183,55 @@ Json health_notes(const Snapshot& s) {
 }
 
 const char* health_word(const Snapshot& s) {
-  if (s.cache.io_errors != 0 || s.cache.checksum_failures != 0) return "degraded";
+  const bool failing = std::ranges::any_of(s.drives, [](const DriveSnapshot& d) {
+    return d.health != DiskHealth::good && !d.folder.empty();
+  });
+  if (failing || s.cache.io_errors != 0 || s.cache.checksum_failures != 0) return "degraded";
   return s.draining ? "draining" : "ok";
+}
+
+const char* word_of(DiskHealth health) {
+  switch (health) {
+    case DiskHealth::good:
+      return "good";
+    case DiskHealth::read_only:
+      return "read_only";
+    case DiskHealth::out:
+      return "out";
+  }
+  return "out";
+}
+
+Json drives_json(const Snapshot& s) {
+  Json rows = Json::array();
+  for (const DriveSnapshot& d : s.drives) {
+    rows.push_back({{"path", d.folder},
+                    {"engine", d.engine},
+                    {"direct", d.stats.direct},
+                    {"registered_buffers", d.stats.registered_buffers},
+                    {"defer_taskrun", d.stats.defer_taskrun},
+                    {"health", word_of(d.health)},
+                    {"capacity", d.capacity},
+                    {"bytes_read", d.stats.bytes_read},
+                    {"bytes_written", d.stats.bytes_written},
+                    {"lifetime_bytes_written", d.lifetime_written},
+                    {"errors", d.stats.errors},
+                    {"queued", d.stats.queued},
+                    {"read_limit_bytes", d.stats.read_limit},
+                    {"write_limit_bytes", d.stats.write_limit}});
+  }
+  return rows;
+}
+
+Json budget_json(const Snapshot& s) {
+  if (!s.budget) return nullptr;
+  return {{"bytes_per_day", s.budget->bytes_per_day},
+          {"burst", s.budget->burst},
+          {"tokens", s.budget->tokens},
+          {"written", s.budget->written},
+          {"held_back_objects", s.budget->held_back_objects},
+          {"held_back_bytes", s.budget->held_back_bytes},
+          {"price_seconds_per_gib", s.budget->price * static_cast<double>(kGiB)}};
 }
 
 Json status_json(const Snapshot& s, const AdminContext& context) {
@@ -205,6 +260,9 @@ Json status_json(const Snapshot& s, const AdminContext& context) {
   out["tickets"] = s.tickets;
   out["huge_page_share"] = s.huge_page_share;
   out["nvme_engine"] = s.drives.empty() ? Json(nullptr) : Json(s.drives.front().engine);
+  out["drives"] = drives_json(s);
+  out["process_written_bytes"] = s.process_written;
+  out["write_budget"] = budget_json(s);
   out["counters"] = counters_json(s.cache);
   out["serving"] = serving_json(s);
   return out;

@@ -227,9 +227,32 @@ void drives(Page& page, const Snapshot& s) {
          "counter",
          "Failed transfers of a drive path.",
          [](const DriveSnapshot& d) { return d.stats.errors; });
+    each("drive_bytes_written_total", "counter", "Data written.", [](const DriveSnapshot& d) {
+      return d.stats.bytes_written;
+    });
+    each("drive_lifetime_bytes_written",
+         "counter",
+         "Data written since the drive's file was made.",
+         [](const DriveSnapshot& d) { return d.lifetime_written; });
+    each("drive_health",
+         "gauge",
+         "0: good, 1: refuses writes, 2: out.",
+         [](const DriveSnapshot& d) { return static_cast<std::uint64_t>(d.health); });
     each("drive_queued", "gauge", "Transfers accepted and not done.", [](const DriveSnapshot& d) {
       return d.stats.queued;
     });
+  }
+  page.counter("process_written_bytes_total",
+               "Written by the process, by the kernel's accounts.",
+               s.process_written);
+  if (s.budget) {
+    page.single("write_budget_tokens_bytes",
+                "gauge",
+                "What may still be written now.",
+                static_cast<double>(s.budget->tokens));
+    page.counter("write_budget_held_back_bytes_total",
+                 "Not written because of the budget.",
+                 s.budget->held_back_bytes);
   }
   if (s.has_catalog) {
     page.counter("catalog_batches_total", "Batches made durable.", s.catalog.batches);

@@ -31,7 +31,11 @@ class ThreadDisk final : public Disk {
   [[nodiscard]] bool submit(DiskOp& op) override;
   std::size_t poll(std::vector<DiskDone>& out) override;
 
-  [[nodiscard]] DiskStats stats() const override { return counters_.snapshot(); }
+  [[nodiscard]] DiskStats stats() const override {
+    DiskStats out = counters_.snapshot();
+    out.direct = path_.direct;
+    return out;
+  }
 
   [[nodiscard]] const char* engine() const noexcept override { return "threads"; }
 

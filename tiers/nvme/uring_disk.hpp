@@ -35,7 +35,13 @@ class UringDisk final : public Disk {
   [[nodiscard]] bool submit(DiskOp& op) override;
   std::size_t poll(std::vector<DiskDone>& out) override;
 
-  [[nodiscard]] DiskStats stats() const override { return counters_.snapshot(); }
+  [[nodiscard]] DiskStats stats() const override {
+    DiskStats out = counters_.snapshot();
+    out.direct = path_.direct;
+    out.registered_buffers = registered_;
+    out.defer_taskrun = deferred_;
+    return out;
+  }
 
   [[nodiscard]] const char* engine() const noexcept override { return "io_uring"; }
 

@@ -1,0 +1,403 @@
+// Drives that fail under a running cache, several drives together, the write budget, and prefetches
+// that come too late: the production code over simulated drives and a virtual clock.
+
+#include "base/prng.hpp"
+#include "daemon/cache/cache.hpp"
+#include "daemon/cache/write_budget.hpp"
+#include "tests/nvme/switch_disk.hpp"
+#include "tiers/catalog/memory_catalog.hpp"
+#include "tiers/host/copier.hpp"
+#include "tiers/nvme/guarded_disk.hpp"
+#include "tiers/nvme/sim_disk.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <functional>
+#include <memory>
+#include <optional>
+
+namespace statecached {
+namespace {
+
+constexpr std::uint32_t kBlock = 16;
+constexpr std::uint64_t kBlockBytes = 64 * kKiB;
+constexpr std::uint32_t kTokens = 64;  ///< of a prompt: four blocks
+
+NamespaceSpec spec() {
+  NamespaceSpec s;
+  s.name = "paths";
+  Group kv;
+  kv.name = "kv";
+  kv.block_tokens = kBlock;
+  kv.max_bytes = kBlockBytes;
+  s.groups = {kv};
+  s.cost.c1 = 2e12;
+  return s;
+}
+
+class Paths : public ::testing::Test {
+ protected:
+  void build(std::size_t drives, std::uint64_t host = 8 * kMiB, WriteBudget* budget = nullptr) {
+    clock.advance(std::chrono::seconds(1));
+    CacheOptions options;
+    options.host_bytes = host;
+    options.follow_verdict = false;
+    CacheSeams seams;
+    seams.copier = &copies;
+    seams.catalog = &catalog;
+    seams.budget = budget;
+    for (std::size_t i = 0; i < drives; ++i) {
+      disks.push_back(std::make_unique<SimDisk>(64 * kMiB, clock, SimDiskOptions{}));
+      switches.push_back(std::make_unique<test::SwitchDisk>(*disks.back()));
+      guards.push_back(
+          std::make_unique<GuardedDisk>(std::make_unique<test::BorrowedDisk>(*switches.back()),
+                                        clock,
+                                        std::chrono::seconds(30),
+                                        "drive " + std::to_string(i)));
+      seams.disks.push_back(guards.back().get());
+    }
+    cache.emplace(options, seams, nullptr);
+    ASSERT_TRUE(cache->recover(clock.now(), 0).has_value());
+    client = cache->attach(spec(), MemberInfo{}, clock.now()).value();
+  }
+
+  void run(Nanos time, Nanos step = std::chrono::microseconds(200)) {
+    for (Nanos at{}; at < time; at += step) {
+      clock.advance(step);
+      if (on_step) on_step();
+      static_cast<void>(cache->step(clock.now()));
+    }
+  }
+
+  static std::vector<Token> prompt(std::uint32_t number) {
+    std::vector<Token> out;
+    for (std::uint32_t i = 0; i < kTokens; ++i)
+      out.push_back(number * 1000 + i);
+    return out;
+  }
+
+  TicketName begin(std::uint32_t number, HoldKind hold, Nanos deadline = {}) {
+    const std::vector<Token> tokens = prompt(number);
+    const TicketName name{random.next() | 1U, random.next()};
+    BeginRequest request;
+    request.tokens = tokens;
+    request.hold = hold;
+    request.deadline = deadline;
+    EXPECT_TRUE(cache->begin(client, name, request, clock.now()).has_value());
+    return name;
+  }
+
+  void end(const TicketName& name) {
+    static_cast<void>(cache->finish(client, name, kTokens, 0, Nanos{1}, clock.now()));
+    static_cast<void>(cache->release(client, name, clock.now()));
+  }
+
+  /// How many blocks were granted.
+  std::size_t store(std::uint32_t number) {
+    const TicketName name = begin(number, HoldKind::none);
+    std::vector<WantItem> wants;
+    for (std::uint32_t first = 0; first < kTokens; first += kBlock)
+      wants.push_back({0, first, first + kBlock, 0});
+    const auto slots = cache->reserve(client, name, wants, clock.now());
+    EXPECT_TRUE(slots.has_value());
+    std::size_t granted = 0;
+    for (const SlotGrant& slot : *slots) {
+      if (slot.grant != GrantKind::granted) continue;
+      EXPECT_TRUE(cache->commit(client, {slot.slot, 0}, clock.now()));
+      ++granted;
+    }
+    end(name);
+    return granted;
+  }
+
+  /// Tokens that a lease brings within `patience`; nothing: no lease came.
+  std::optional<std::uint32_t> hit(std::uint32_t number,
+                                   Nanos patience = std::chrono::seconds(1)) {
+    const TicketName name = begin(number, HoldKind::lease);
+    for (Nanos waited{}; cache->lease(name) == nullptr && waited < patience;
+         waited += std::chrono::milliseconds(1))
+      run(std::chrono::milliseconds(1));
+    const Lease* lease = cache->lease(name);
+    std::optional<std::uint32_t> out;
+    if (lease != nullptr) out = lease->tokens;
+    end(name);
+    return out;
+  }
+
+  void flush() {
+    bool done = false;
+    cache->flush([&done](const FlushReport&) { done = true; }, clock.now());
+    for (int i = 0; i < 10'000 && !done; ++i)
+      run(std::chrono::milliseconds(1));
+    EXPECT_TRUE(done);
+  }
+
+  void audit() {
+    const auto result = cache->audit();
+    EXPECT_TRUE(result.has_value()) << result.error().message();
+  }
+
+  Prng random{1};
+  ManualClock clock;
+  std::vector<std::unique_ptr<SimDisk>> disks;
+  std::vector<std::unique_ptr<test::SwitchDisk>> switches;
+  std::vector<std::unique_ptr<GuardedDisk>> guards;
+  MemoryCatalog catalog;
+  InstantCopies copies{{}};
+  std::optional<Cache> cache;
+  ClientIx client = 0;
+  std::function<void()> on_step;
+};
+
+TEST_F(Paths, SeveralDrivesShareTheWork) {
+  build(3);
+  for (std::uint32_t i = 0; i < 200; ++i) {
+    EXPECT_EQ(store(i), 4U);
+    run(std::chrono::milliseconds(5));
+  }
+  flush();
+  for (const auto& disk : disks) {
+    EXPECT_GT(disk->stats().bytes_written, 10 * kMiB);
+    EXPECT_LT(disk->stats().bytes_written, 30 * kMiB);
+  }
+  for (std::uint32_t i = 0; i < 200; ++i)
+    EXPECT_GE(hit(i), 48U) << i;
+  for (const auto& disk : disks)
+    EXPECT_GT(disk->stats().bytes_read, 5 * kMiB);
+  audit();
+}
+
+TEST_F(Paths, ADriveThatHangsIsTakenOutAndTheOthersGoOn) {
+  build(2);
+  for (std::uint32_t i = 0; i < 120; ++i) {
+    EXPECT_EQ(store(i), 4U);
+    run(std::chrono::milliseconds(5));
+  }
+  flush();
+  switches[0]->hangs = true;
+  // Requests wait for it until it is given up, and end then.
+  std::vector<TicketName> waiting;
+  for (std::uint32_t i = 0; i < 10; ++i) waiting.push_back(begin(i, HoldKind::lease));
+  run(std::chrono::seconds(40), std::chrono::milliseconds(20));
+  EXPECT_EQ(guards[0]->health(), DiskHealth::out);
+  EXPECT_EQ(guards[1]->health(), DiskHealth::good);
+  for (const TicketName& name : waiting) {
+    const auto answer = cache->answer(name);
+    ASSERT_TRUE(answer.has_value());
+    EXPECT_NE((*answer)->state, TicketState::loading) << "a request is stuck";
+    end(name);
+  }
+  audit();
+  std::size_t hits = 0;
+  for (std::uint32_t i = 0; i < 120; ++i) {
+    const auto tokens = hit(i);
+    ASSERT_TRUE(tokens.has_value()) << "a request is stuck";
+    if (*tokens >= 48) ++hits;
+  }
+  EXPECT_GT(hits, 20U) << "what lies on the other drive is still found";
+  EXPECT_LT(hits, 110U);
+  const std::uint64_t before = disks[0]->stats().bytes_written;
+  for (std::uint32_t i = 200; i < 300; ++i) {
+    EXPECT_EQ(store(i), 4U);
+    run(std::chrono::milliseconds(5));
+  }
+  EXPECT_EQ(disks[0]->stats().bytes_written, before);
+  EXPECT_GE(hit(220), 48U);
+  // It comes back to life: what it still owed is taken, and no memory is lost.
+  switches[0]->hangs = false;
+  run(std::chrono::seconds(1), std::chrono::milliseconds(5));
+  audit();
+  EXPECT_EQ(cache->tier(Tier::host).held_bytes, 0U);
+  EXPECT_FALSE(cache->busy());
+}
+
+TEST_F(Paths, AReadOnlyDriveStillServes) {
+  build(1);
+  for (std::uint32_t i = 0; i < 60; ++i) {
+    EXPECT_EQ(store(i), 4U);
+    run(std::chrono::milliseconds(5));
+  }
+  flush();
+  switches[0]->write_error = EROFS;
+  for (std::uint32_t i = 100; i < 110; ++i) store(i);
+  flush();
+  EXPECT_EQ(guards[0]->health(), DiskHealth::read_only);
+  std::size_t hits = 0;
+  for (std::uint32_t i = 0; i < 60; ++i)
+    if (hit(i).value_or(0) >= 48) ++hits;
+  EXPECT_GT(hits, 40U);
+  audit();
+}
+
+TEST_F(Paths, AFullOrFailingDriveLosesNothingFromMemory) {
+  for (const int error : {ENOSPC, EIO}) {
+    cache.reset();
+    disks.clear();
+    switches.clear();
+    guards.clear();
+    catalog.crash();
+    build(1);
+    switches[0]->write_error = error;
+    for (std::uint32_t i = 0; i < 10; ++i) EXPECT_EQ(store(i), 4U);
+    flush();
+    for (std::uint32_t i = 0; i < 10; ++i) EXPECT_GE(hit(i), 48U);
+    EXPECT_GT(cache->counters().io_errors, 0U);
+    EXPECT_EQ(cache->tier(Tier::nvme).objects, 0U);
+    EXPECT_EQ(cache->tier(Tier::nvme).used, 0U);
+    audit();
+  }
+}
+
+TEST_F(Paths, BadReadsAreMissesAndTheRestIsServed) {
+  build(1);
+  for (std::uint32_t i = 0; i < 60; ++i) {
+    EXPECT_EQ(store(i), 4U);
+    run(std::chrono::milliseconds(5));
+  }
+  flush();
+  const auto miss = [&](std::uint32_t i) {
+    const auto tokens = hit(i);
+    return tokens.has_value() && *tokens == 0;
+  };
+  switches[0]->read_error = EIO;
+  EXPECT_TRUE(miss(0));
+  switches[0]->read_error = 0;
+  EXPECT_TRUE(miss(0)) << "it is forgotten";
+  EXPECT_GE(hit(1), 48U);
+  EXPECT_EQ(guards[0]->health(), DiskHealth::good);
+  audit();
+}
+
+TEST_F(Paths, AVanishedDriveMakesMissesNotErrors) {
+  build(1);
+  for (std::uint32_t i = 0; i < 60; ++i) {
+    EXPECT_EQ(store(i), 4U);
+    run(std::chrono::milliseconds(5));
+  }
+  flush();
+  switches[0]->read_error = ENODEV;
+  switches[0]->write_error = ENODEV;
+  for (std::uint32_t i = 0; i < 60; ++i) {
+    ASSERT_TRUE(hit(i).has_value()) << i;
+    audit();
+  }
+  EXPECT_EQ(guards[0]->health(), DiskHealth::out);
+  EXPECT_EQ(cache->tier(Tier::nvme).objects, 0U);
+  for (std::uint32_t i = 300; i < 310; ++i) {
+    store(i);
+    EXPECT_GE(hit(i), 48U) << "memory still serves";
+  }
+  audit();
+}
+
+TEST_F(Paths, APrefetchThatCannotBeInTimeIsRefusedAtOnce) {
+  build(1);
+  for (std::uint32_t i = 0; i < 60; ++i) {
+    EXPECT_EQ(store(i), 4U);
+    run(std::chrono::milliseconds(5));
+  }
+  flush();
+  const std::uint64_t loads = cache->counters().loads;
+  // 256 KiB at 2 GB/s are 131 us.
+  const TicketName late = begin(0, HoldKind::soft, std::chrono::microseconds(50));
+  EXPECT_NE((*cache->answer(late))->state, TicketState::loading);
+  EXPECT_EQ(cache->counters().loads, loads);
+  EXPECT_GT(cache->counters().prefetch_refused, 0U);
+  end(late);
+  const TicketName early = begin(1, HoldKind::soft, std::chrono::milliseconds(50));
+  EXPECT_EQ((*cache->answer(early))->state, TicketState::loading);
+  // One read for many waiters.
+  const std::uint64_t started = cache->counters().loads;
+  const TicketName same = begin(1, HoldKind::lease);
+  EXPECT_EQ(cache->counters().loads, started);
+  run(std::chrono::milliseconds(10));
+  EXPECT_EQ((*cache->answer(early))->state, TicketState::ready);
+  ASSERT_NE(cache->lease(same), nullptr);
+  EXPECT_GE(cache->lease(same)->tokens, 48U);
+  end(early);
+  end(same);
+  audit();
+}
+
+// ---- the write budget -------------------------------------------------------------------------------
+
+TEST_F(Paths, TheBudgetHoldsUnderTwentyTimesItsLoad) {
+  // A day at once a second: 16 MiB a day, and 1.2 days are simulated with 20 times as much stored.
+  WriteBudgetOptions options;
+  options.bytes_per_day = 8 * kGiB;
+  options.burst = 2 * kMiB;
+  WriteBudget budget(options, options.burst, clock.now());
+  build(1, 4 * kMiB, &budget);
+  on_step = [&] { budget.observe(disks[0]->stats().bytes_written); };
+  const Instant start = clock.now();
+  std::uint64_t stored = 0;
+  for (std::uint32_t i = 0; i < 1000; ++i) {
+    stored += store(i) * kBlockBytes;
+    run(std::chrono::milliseconds(100), std::chrono::milliseconds(10));
+  }
+  const double allowed = static_cast<double>(options.burst) +
+                         static_cast<double>(options.bytes_per_day) / 86'400 *
+                             seconds(clock.now() - start);
+  const auto written = static_cast<double>(disks[0]->stats().bytes_written);
+  EXPECT_GT(static_cast<double>(stored), 15 * allowed);
+  EXPECT_LE(written, allowed);
+  EXPECT_GT(written, 0.6 * allowed) << "what may be written is";
+  EXPECT_GT(budget.status().held_back_bytes, stored / 2);
+  EXPECT_EQ(cache->counters().refused[static_cast<std::size_t>(Reason::capacity)], 0U)
+      << "what is held back leaves memory, nothing is refused for it";
+  audit();
+}
+
+TEST(WriteBudgetRule, SpendsOnWhatSavesMost) {
+  Prng random(7);
+  Instant now{Nanos{1}};
+  WriteBudgetOptions options;
+  options.bytes_per_day = 864 * kGiB;  // 10 MiB/s and a bit
+  options.burst = 64 * kMiB;
+  WriteBudget budget(options, options.burst, now);
+  double offered = 0, taken = 0;
+  std::uint64_t count = 0, written = 0;
+  constexpr std::uint64_t kObjects = 40'000;
+  for (std::uint64_t i = 0; i < kObjects; ++i) {
+    now += std::chrono::milliseconds(5);  // 200 MiB/s are offered
+    const double value = random.uniform();
+    offered += value;
+    if (!budget.worth(value, kMiB, now) || !budget.take(kMiB, now)) {
+      budget.held_back(kMiB);
+      continue;
+    }
+    taken += value;
+    ++count;
+    written += kMiB;
+    budget.settle(kMiB);
+    budget.observe(written);
+    budget.observe(written);
+  }
+  const double allowed = 64.0 * kMiB + 864.0 * kGiB / 86'400 * 200;
+  EXPECT_LE(static_cast<double>(written), allowed);
+  EXPECT_GT(static_cast<double>(written), 0.8 * allowed);
+  EXPECT_GT(taken / static_cast<double>(count), 1.5 * offered / kObjects);
+  EXPECT_EQ(budget.status().held_back_bytes, (kObjects - count) * kMiB);
+}
+
+TEST(WriteBudgetRule, BytesUnderWayCountUntilTheAccountsShowThem) {
+  const Instant now{Nanos{1}};
+  WriteBudget budget({0, 8 * kMiB}, 8 * kMiB, now);
+  EXPECT_EQ(budget.room(now), 7 * kMiB) << "an eighth is the catalog's";
+  EXPECT_TRUE(budget.take(4 * kMiB, now));
+  EXPECT_EQ(budget.room(now), 3 * kMiB);
+  EXPECT_FALSE(budget.take(4 * kMiB, now));
+  budget.settle(4 * kMiB);
+  EXPECT_EQ(budget.room(now), 3 * kMiB) << "nobody has looked yet";
+  budget.observe(2 * kMiB);
+  EXPECT_EQ(budget.room(now), kMiB) << "this look may have begun before the end";
+  budget.observe(4 * kMiB);
+  EXPECT_EQ(budget.room(now), 3 * kMiB);
+  budget.observe(9 * kMiB);
+  EXPECT_EQ(budget.room(now), 0U);
+  EXPECT_LT(budget.status().tokens, 0);
+}
+
+}  // namespace
+}  // namespace statecached
