@@ -4,8 +4,17 @@
 
 namespace statecached {
 
-ResumeScan::ResumeScan(const Index& index, std::span<const Group> groups, std::span<const NodeIx> path, Position position, std::span<const Mark> marks)
-    : index_(index), groups_(groups), marks_(marks), position_(position), tracks_(groups.size()) {
+void ResumeScan::renew(const Index& index, std::span<const Group> groups, std::span<const NodeIx> path, Position position, std::span<const Mark> marks) {
+  index_ = &index;
+  groups_ = groups;
+  marks_ = marks;
+  position_ = position;
+  has_end_ = false;
+  tracks_.resize(groups.size());
+  for (Track& track : tracks_) {
+    track.blocks.clear();
+    track.covered = 0;
+  }
   for (NodeIx ix : path) {
     for (ObjectIx o : index.node(ix).objects) {
       const Object& object = index.object(o);
@@ -39,11 +48,11 @@ bool ResumeScan::need_every(std::uint16_t group, std::uint32_t depth, std::vecto
   const Track& track = tracks_[group];
   const std::uint32_t cell = groups_[group].block_tokens;
   for (std::size_t i = 0; i < track.blocks.size(); ++i) {
-    const Object& object = index_.object(track.blocks[i]);
+    const Object& object = index_->object(track.blocks[i]);
     if (object.first >= depth) break;
     // A partial block is followed by the longer ones of its cell: take the first that reaches.
     if (object.end < depth && i + 1 < track.blocks.size() &&
-        index_.object(track.blocks[i + 1]).first == object.first) {
+        index_->object(track.blocks[i + 1]).first == object.first) {
       continue;
     }
     out.push_back({track.blocks[i], std::min(object.end, depth) - object.first});
@@ -53,10 +62,10 @@ bool ResumeScan::need_every(std::uint16_t group, std::uint32_t depth, std::vecto
   const std::uint32_t first = depth / cell * cell;
   if (first == depth) return track.covered >= depth;
   if (track.covered < first) return false;
-  const ObjectIx other = index_.find_cover({index_.node_at(position_.node, depth), depth}, group, first, depth, first + cell);
+  const ObjectIx other = index_->find_cover({index_->node_at(position_.node, depth), depth}, group, first, depth, first + cell);
   if (other == kNil) return false;
-  while (!out.empty() && index_.object(out.back().object).group == group &&
-         index_.object(out.back().object).first == first) {
+  while (!out.empty() && index_->object(out.back().object).group == group &&
+         index_->object(out.back().object).first == first) {
     out.pop_back();
   }
   out.push_back({other, depth - first});
@@ -71,13 +80,13 @@ bool ResumeScan::need_last(std::uint16_t group, std::uint32_t depth, std::vector
   for (std::uint32_t first = from / cell * cell; first < depth; first += cell) {
     const std::uint32_t to = std::min(depth, first + cell);
     const auto fits = [&](ObjectIx o) {
-      return index_.object(o).first == first && index_.object(o).end >= to;
+      return index_->object(o).first == first && index_->object(o).end >= to;
     };
     ObjectIx found = kNil;
     const auto it = std::find_if(blocks.begin(), blocks.end(), fits);
     if (it != blocks.end()) found = *it;
     if (found == kNil) {
-      found = index_.find_cover({index_.node_at(position_.node, to), to}, group, first, to, first + cell);
+      found = index_->find_cover({index_->node_at(position_.node, to), to}, group, first, to, first + cell);
     }
     if (found == kNil) return false;
     out.push_back({found, to - first});
@@ -94,19 +103,18 @@ bool ResumeScan::needs(std::uint32_t depth, std::vector<Cover>& out) const {
     if (groups_[g].need == Need::last && !need_last(group, depth, out)) return false;
     if (groups_[g].need != Need::end) continue;
     const auto& list = tracks_[g].blocks;
-    const auto it = std::find_if(list.begin(), list.end(), [&](ObjectIx o) { return index_.object(o).end == depth; });
+    const auto it = std::find_if(list.begin(), list.end(), [&](ObjectIx o) { return index_->object(o).end == depth; });
     if (it == list.end()) return false;
     out.push_back({*it, 0});
   }
   return true;
 }
 
-std::vector<std::uint32_t> ResumeScan::depths(const ResumeLimits& limits, std::size_t max_count) const {
-  std::vector<std::uint32_t> found;
-  std::vector<Cover> scratch;
+void ResumeScan::depths(const ResumeLimits& limits, std::size_t max_count, std::vector<std::uint32_t>& found) const {
+  found.clear();
   const auto consider = [&](std::uint32_t depth) {
     if (depth == 0 || depth > limits.at_most || depth % limits.grid != 0) return;
-    if (inside_mark(depth) || !needs(depth, scratch)) return;
+    if (inside_mark(depth) || !needs(depth, scratch_)) return;
     if (found.empty() || found.back() != depth) found.push_back(depth);
   };
   if (!has_end_) {
@@ -116,15 +124,14 @@ std::vector<std::uint32_t> ResumeScan::depths(const ResumeLimits& limits, std::s
       if (mark.atomic != 0 && mark.at < depth && depth - mark.at < mark.length) depth = mark.at / limits.grid * limits.grid;
     }
     consider(depth);
-    return found;
+    return;
   }
   const auto ends = std::find_if(groups_.begin(), groups_.end(), [](const Group& g) { return g.need == Need::end; });
   const auto& states = tracks_[static_cast<std::size_t>(ends - groups_.begin())].blocks;
   for (auto it = states.rbegin(); it != states.rend() && found.size() < max_count; ++it) {
-    consider(index_.object(*it).end);
+    consider(index_->object(*it).end);
   }
   std::reverse(found.begin(), found.end());
-  return found;
 }
 
 }  // namespace statecached

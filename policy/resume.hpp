@@ -18,16 +18,21 @@ struct ResumeLimits {
   std::uint32_t grid = 1;           ///< depths are multiples of it
 };
 
-/// Scans one matched path. References into the index stay valid only until it changes.
+/// Scans one matched path. References into the index stay valid only until it changes. Meant to be kept and
+/// renewed, so that in time a scan allocates nothing.
 class ResumeScan {
  public:
+  ResumeScan() = default;
   /// `path`: the nodes below the root down to `position`; `marks` of the request.
-  ResumeScan(const Index& index, std::span<const Group> groups, std::span<const NodeIx> path, Position position, std::span<const Mark> marks);
+  ResumeScan(const Index& index, std::span<const Group> groups, std::span<const NodeIx> path, Position position, std::span<const Mark> marks) {
+    renew(index, groups, path, position, marks);
+  }
+  void renew(const Index& index, std::span<const Group> groups, std::span<const NodeIx> path, Position position, std::span<const Mark> marks);
 
   /// Tokens from 0 for which all `every` groups have KV (at most position.at).
   [[nodiscard]] std::uint32_t stored() const noexcept { return stored_; }
   /// Depths at which every group has what it needs, ascending, at most `max_count` deepest ones.
-  [[nodiscard]] std::vector<std::uint32_t> depths(const ResumeLimits& limits, std::size_t max_count) const;
+  void depths(const ResumeLimits& limits, std::size_t max_count, std::vector<std::uint32_t>& out) const;
   /// What this depth needs, in token order; false when something is missing.
   [[nodiscard]] bool needs(std::uint32_t depth, std::vector<Cover>& out) const;
 
@@ -40,11 +45,12 @@ class ResumeScan {
   [[nodiscard]] bool need_last(std::uint16_t group, std::uint32_t depth, std::vector<Cover>& out) const;
   [[nodiscard]] bool inside_mark(std::uint32_t depth) const;
 
-  const Index& index_;
+  const Index* index_ = nullptr;
   std::span<const Group> groups_;
   std::span<const Mark> marks_;
   Position position_;
   std::vector<Track> tracks_;
+  mutable std::vector<Cover> scratch_;
   std::uint32_t stored_ = 0;
   bool has_end_ = false;
 };

@@ -99,7 +99,10 @@ int print(const Call& call, const std::string& json) {
 }
 
 int bench(const Call& call) {
-  const auto report = bench_ipc(call.rounds, std::max(call.rounds / 40, 100U));
+  IpcPlan plan;
+  plan.rounds = call.rounds;
+  plan.idle_rounds = std::max(call.rounds / 40, 100U);
+  const auto report = bench_ipc(plan);
   if (!report) {
     fmt::print(stderr, "statecachectl: {}\n", report.error().message());
     return 1;

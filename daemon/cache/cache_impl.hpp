@@ -1,6 +1,7 @@
 #pragma once
-// The inside of Cache. One class, in seven files by what they do:
-//   requests.cpp   clients, tickets, leases, reservations
+// The inside of Cache. One class, in eight files by what they do:
+//   requests.cpp   clients, tickets, reservations
+//   plan.cpp       depths, the choice, holds, leases
 //   tiers.cpp      space, victims, dropping copies
 //   nodes.cpp      what policies that work node by node need
 //   transfers.cpp  loads, write-behind, copies down, catalog batches
@@ -18,11 +19,13 @@
 
 #include <deque>
 #include <map>
+#include <memory_resource>
 #include <unordered_map>
 #include <unordered_set>
 
 namespace statecached {
 
+inline constexpr std::size_t kSpareTickets = 256;           ///< ended ones kept for their memory
 inline constexpr std::size_t kPointsMax = 16;               ///< depths in one answer
 inline constexpr std::uint64_t kDiskOpBytes = 1ULL << 20U;  ///< one transfer (limits.md 3)
 inline constexpr std::uint64_t kBatchBytes = 8ULL << 20U;   ///< one write-behind batch
@@ -78,12 +81,13 @@ struct SpaceInfo {
 };
 
 struct ClientInfo {
+  explicit ClientInfo(std::pmr::memory_resource* pool) : slots(pool), tickets(pool) {}
   bool attached = false;
   NamespaceIx space = 0;
   MemberInfo member;
   std::uint64_t leased_bytes = 0;
-  std::unordered_set<std::uint64_t> slots;
-  std::unordered_set<TicketName> tickets;  ///< begun or joined
+  std::pmr::unordered_set<std::uint64_t> slots;
+  std::pmr::unordered_set<TicketName> tickets;  ///< begun or joined
 };
 
 struct Held {
@@ -248,7 +252,7 @@ class CacheImpl {
   Result<> join(ClientIx client, const TicketName& name, Instant now);
   Result<const Lease*> acquire(ClientIx client, const TicketName& name, std::uint32_t at_most, Have have, Instant now);
   Result<> append(const TicketName& name, ClientIx client, std::span<const Token> tokens, std::span<const Mark> marks, std::uint32_t computed);
-  Result<std::vector<SlotGrant>> reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now);
+  Result<> reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now, std::vector<SlotGrant>& out);
   bool commit(ClientIx client, const Filled& filled, Instant now);
   bool abandon(ClientIx client, SlotId id, Instant now);
   Result<> finish(ClientIx client, const TicketName& name, std::uint32_t prefilled, Nanos prefill, Instant now);
@@ -355,8 +359,12 @@ class CacheImpl {
   bool quiet_ = false;                                 ///< a node is going as a whole: it is queued again at the end
   std::array<std::unique_ptr<EvictionPolicy>, kTiers> victims_;
   std::vector<SpaceInfo> spaces_;
+  std::pmr::unsynchronized_pool_resource pool_;        ///< of small tables: what ended serves what begins
   std::vector<ClientInfo> clients_;
-  std::unordered_map<TicketName, Ticket> tickets_;
+  using TicketMap = std::unordered_map<TicketName, Ticket>;
+  TicketMap tickets_;
+  std::vector<TicketMap::node_type> spare_tickets_;    ///< ended; kept for the memory they have
+  std::vector<std::vector<Piece>> spare_pieces_;
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_slots_;
   std::array<std::uint64_t, kTiers> held_bytes_{};
@@ -436,6 +444,25 @@ class CacheImpl {
   [[nodiscard]] bool writable(std::uint16_t path, Instant now) const;
 
   // requests.cpp, inside
+  struct Choice {                                      ///< one depth that plan() may choose
+    std::uint32_t depth = 0;
+    double seconds = 0;
+    std::vector<Cover> covers;
+    std::vector<ObjectIx> to_load;
+    std::uint64_t bytes = 0;
+  };
+  // What plan() works with; kept for their memory.
+  std::vector<NodeIx> path_;
+  ResumeScan scan_;
+  std::vector<std::uint32_t> depths_;
+  std::vector<Cover> covers_;
+  std::vector<Choice> choices_;
+  std::vector<ObjectIx> fresh_;
+  std::vector<Held> letting_go_;
+  [[nodiscard]] TicketMap::node_type new_ticket();
+  void list_choices(Ticket& ticket, std::size_t& count);
+  void add_runs(const PageRuns& runs, std::uint32_t arena, std::uint16_t shard, std::uint64_t padded, std::uint64_t bytes, ExtentList& out) const;
+  void unhold_all(std::span<const Held> held, Instant now);
   void plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, bool load, Instant now);
   void touch(const std::vector<NodeIx>& path, NodeIx deepest, Instant now);
   void hold_tail(Ticket& ticket, ObjectIx o, Instant now);
