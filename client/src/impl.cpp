@@ -18,6 +18,8 @@ constexpr auto kSpin = std::chrono::microseconds(50);
 /// The daemon slept when we posted: it takes a wake-up (25 to 50 us in a virtual machine) before it begins.
 /// To sleep meanwhile would cost a second one.
 constexpr auto kSpinAfterBell = std::chrono::microseconds(200);
+constexpr std::uint32_t kTryAgain = 16;
+constexpr std::uint32_t kHalvings = 6;
 constexpr std::size_t kSpareTickets = 64;
 constexpr std::size_t kNamesAtOnce = 64;
 
@@ -266,7 +268,15 @@ void Session::Impl::look_at_socket(SteadyTime now) {
   down_ = true;
 }
 
-bool Session::Impl::spin_for(std::uint32_t seen, std::chrono::microseconds limit) const noexcept {
+/// Spinning pays only while answers come that soon: each miss halves it, and from then on one wait in
+/// kTryAgain tries the whole again.
+std::chrono::nanoseconds Session::Impl::spin_limit() noexcept {
+  const std::chrono::nanoseconds whole = channel.take_rang() ? kSpinAfterBell : kSpin;
+  if (misses_ % kTryAgain == 0) return whole;
+  return misses_ < kHalvings ? whole / (1U << misses_) : std::chrono::nanoseconds::zero();
+}
+
+bool Session::Impl::spin_for(std::uint32_t seen, std::chrono::nanoseconds limit) const noexcept {
   const auto until = std::chrono::steady_clock::now() + limit;
   while (std::chrono::steady_clock::now() < until) {
     for (int i = 0; i < 16; ++i) {
@@ -287,13 +297,15 @@ void Session::Impl::wait_once(Lock& lock, SteadyTime deadline) {
   leader_ = true;
   // Read before the mutex goes: whoever drains from now on rings it.
   const std::uint32_t seen = channel.bell();
-  const auto limit = channel.take_rang() ? kSpinAfterBell : kSpin;
+  const auto limit = spin_limit();
   lock.unlock();
-  if (!spin || !spin_for(seen, limit)) {
+  const bool saw = spin && spin_for(seen, limit);
+  if (!saw) {
     const auto left = deadline - std::chrono::steady_clock::now();
     channel.wait(std::min<base::Nanos>(left, kSlice), seen);
   }
   lock.lock();
+  misses_ = saw ? 0 : misses_ + 1;
   leader_ = false;
 }
 

@@ -153,7 +153,8 @@ class STATECACHE_LOCAL Session::Impl {
   void pass_on();
   void look_at_socket(SteadyTime now);
   /// Spins for a moment; true when it saw something.
-  [[nodiscard]] bool spin_for(std::uint32_t seen, std::chrono::microseconds limit) const noexcept;
+  [[nodiscard]] bool spin_for(std::uint32_t seen, std::chrono::nanoseconds limit) const noexcept;
+  [[nodiscard]] std::chrono::nanoseconds spin_limit() noexcept;
 
   // ---- completions.cpp ----
   void on_completion(const wire::Completion& completion, std::span<const std::byte> payload);
@@ -169,6 +170,7 @@ class STATECACHE_LOCAL Session::Impl {
 
   bool down_ = false;
   bool leader_ = false;
+  std::uint32_t misses_ = 0;  ///< spins in a row that saw nothing
   std::uint32_t followers_ = 0;
   std::condition_variable changed_;
   SteadyTime socket_looked_at_{};

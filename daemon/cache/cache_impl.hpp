@@ -37,6 +37,12 @@ inline constexpr std::size_t kRowsPerStep = 512;            ///< taken over at s
 
 /// What the tiers know of an object, beside the policy's Object of the same number.
 struct Resident {
+  // What a lease looks at lies together, in two lines of the processor's cache.
+  std::uint64_t payload = 0;        ///< of one shard
+  std::uint32_t hits = 0;
+  std::uint16_t shards = 1;
+  bool prefetched = false;          ///< read from NVMe and not leased since
+  bool writing_behind = false;      ///< in a batch
   std::array<PageRuns, 2> runs;     ///< device, host
   std::uint16_t path = 0;           ///< drive
   PageRuns disk;
@@ -44,17 +50,12 @@ struct Resident {
   ObjectId id;
   ObjectNumber number = 0;          ///< of its catalog row; 0 before one was planned
   std::uint32_t domain = 0;
-  std::uint64_t payload = 0;        ///< of one shard
-  std::uint16_t shards = 1;
   std::uint64_t shards_in = 0;      ///< bit per committed shard
   boost::container::small_vector<std::uint32_t, 1> slots;  ///< open reservations, one a shard not yet in
   Instant reserved{};
   Tier home = Tier::none;           ///< where it is being written
-  bool writing_behind = false;      ///< in a batch
   bool copying_down = false;
   bool not_worth_disk = false;      ///< priced out: may be dropped unwritten
-  bool prefetched = false;          ///< read from NVMe and not leased since
-  std::uint32_t hits = 0;
 };
 
 struct DomainInfo {

@@ -501,7 +501,7 @@ bool CacheImpl::commit(ClientIx client, const Filled& filled, Instant now) {
 
 /// A committed object becomes visible when what it hangs on is; so may those that waited for it.
 void CacheImpl::appear(ObjectIx o, Instant now) {
-  std::vector<ObjectIx> ready{o};
+  boost::container::small_vector<ObjectIx, 16> ready{o};
   while (!ready.empty()) {
     const ObjectIx ix = ready.back();
     ready.pop_back();
