@@ -118,6 +118,7 @@ Result<> Conductor::reserve(Client& client,
                             Instant at) {
   SC_ASSIGN(client.wants, decode_wants(record, payload, client.groups, std::move(client.wants)));
   client.grants.clear();
+  client.grants.reserve(client.wants.size());  // growing it would copy all of them in one step
   begin_list(client, Client::Doing::reserve);
   go_on(client, at);
   return {};
