@@ -630,6 +630,11 @@ void CacheImpl::end_ticket(const TicketName& name, Instant now) {
     if (slots_[s].open && slots_[s].ticket == name) discard_unborn(slots_[s].object, now);
   }
   const NodeIx anchor = ticket->anchor.node;
+  if (traits_.wants_paths) {
+    for (const auto& victims : victims_) {
+      for (NodeIx n = anchor; n != kNil; n = index_.node(n).parent) victims->passed(n);
+    }
+  }
   TicketMap::node_type node = tickets_.extract(name);
   if (spare_tickets_.size() < kSpareTickets && node.mapped().tokens.capacity() <= kSpareTokens) spare_tickets_.push_back(std::move(node));
   index_.unreference(anchor);
