@@ -1,5 +1,7 @@
 #include "policy/index.hpp"
 
+#include <boost/container/small_vector.hpp>
+
 #include <algorithm>
 #include <bit>
 #include <fmt/format.h>
@@ -12,6 +14,8 @@ constexpr int kCoverVisitsMax = 64;
 
 std::uint32_t common_tokens(const Token* a, const Token* b, std::uint32_t n) noexcept {
   std::uint32_t i = 0;
+  constexpr std::uint32_t kPages = 1024;  // agreement is long or short, seldom in between
+  while (i + kPages <= n && std::memcmp(a + i, b + i, kPages * sizeof(Token)) == 0) i += kPages;
   constexpr std::uint32_t kChunk = 64;
   while (i + kChunk <= n && std::memcmp(a + i, b + i, kChunk * sizeof(Token)) == 0) i += kChunk;
   while (i < n && a[i] == b[i]) ++i;
@@ -376,7 +380,7 @@ ObjectIx Index::find(NodeIx node, std::uint16_t group, std::uint32_t first, std:
 
 ObjectIx Index::find_cover(Position position, std::uint16_t group, std::uint32_t first, std::uint32_t to, std::uint32_t cell_end) const {
   const NodeIx top = node_at(position.node, to);
-  std::vector<NodeIx> stack{top};
+  boost::container::small_vector<NodeIx, 16> stack{top};
   for (int visits = 0; !stack.empty() && visits < kCoverVisitsMax; ++visits) {
     const Node& here = nodes_[stack.back()];
     stack.pop_back();

@@ -4,9 +4,18 @@
 
 namespace statecached {
 
-ResumeScan::ResumeScan(const Index& index, std::span<const Group> groups, std::span<const NodeIx> path, Position position, std::span<const Mark> marks, std::uint32_t from)
-    : index_(index), groups_(groups), marks_(marks), position_(position), tracks_(groups.size()), from_(from) {
-  for (Track& track : tracks_) track.covered = from;
+void ResumeScan::renew(const Index& index, std::span<const Group> groups, std::span<const NodeIx> path, Position position, std::span<const Mark> marks, std::uint32_t from) {
+  index_ = &index;
+  groups_ = groups;
+  marks_ = marks;
+  position_ = position;
+  from_ = from;
+  has_end_ = false;
+  tracks_.resize(groups.size());
+  for (Track& track : tracks_) {
+    track.blocks.clear();
+    track.covered = from;
+  }
   for (NodeIx ix : path) {
     for (ObjectIx o : index.node(ix).objects) {
       const Object& object = index.object(o);
@@ -42,11 +51,11 @@ bool ResumeScan::need_every(std::uint16_t group, std::uint32_t depth, std::vecto
   const Track& track = tracks_[group];
   const std::uint32_t cell = groups_[group].block_tokens;
   for (std::size_t i = 0; i < track.blocks.size(); ++i) {
-    const Object& object = index_.object(track.blocks[i]);
+    const Object& object = index_->object(track.blocks[i]);
     if (object.first >= depth) break;
     // A partial block is followed by the longer ones of its cell: take the first that reaches.
     if (object.end < depth && i + 1 < track.blocks.size() &&
-        index_.object(track.blocks[i + 1]).first == object.first) {
+        index_->object(track.blocks[i + 1]).first == object.first) {
       continue;
     }
     out.push_back({track.blocks[i], std::min(object.end, depth) - object.first});
@@ -56,10 +65,10 @@ bool ResumeScan::need_every(std::uint16_t group, std::uint32_t depth, std::vecto
   const std::uint32_t first = depth / cell * cell;
   if (first == depth) return track.covered >= depth;
   if (track.covered < first) return false;
-  const ObjectIx other = index_.find_cover({index_.node_at(position_.node, depth), depth}, group, first, depth, first + cell);
+  const ObjectIx other = index_->find_cover({index_->node_at(position_.node, depth), depth}, group, first, depth, first + cell);
   if (other == kNil) return false;
-  while (!out.empty() && index_.object(out.back().object).group == group &&
-         index_.object(out.back().object).first == first) {
+  while (!out.empty() && index_->object(out.back().object).group == group &&
+         index_->object(out.back().object).first == first) {
     out.pop_back();
   }
   out.push_back({other, depth - first});
@@ -74,13 +83,13 @@ bool ResumeScan::need_last(std::uint16_t group, std::uint32_t depth, std::vector
   for (std::uint32_t first = from / cell * cell; first < depth; first += cell) {
     const std::uint32_t to = std::min(depth, first + cell);
     const auto fits = [&](ObjectIx o) {
-      return index_.object(o).first == first && index_.object(o).end >= to;
+      return index_->object(o).first == first && index_->object(o).end >= to;
     };
     ObjectIx found = kNil;
     const auto it = std::find_if(blocks.begin(), blocks.end(), fits);
     if (it != blocks.end()) found = *it;
     if (found == kNil) {
-      found = index_.find_cover({index_.node_at(position_.node, to), to}, group, first, to, first + cell);
+      found = index_->find_cover({index_->node_at(position_.node, to), to}, group, first, to, first + cell);
     }
     if (found == kNil) return false;
     out.push_back({found, to - first});
@@ -100,39 +109,37 @@ bool ResumeScan::needs(std::uint32_t depth, std::vector<Cover>& out) const {
     if (groups_[g].need == Need::last && !need_last(group, reach, out)) return false;
     if (groups_[g].need != Need::end) continue;
     const auto& list = tracks_[g].blocks;
-    const auto it = std::find_if(list.begin(), list.end(), [&](ObjectIx o) { return index_.object(o).end == reach; });
+    const auto it = std::find_if(list.begin(), list.end(), [&](ObjectIx o) { return index_->object(o).end == reach; });
     if (it == list.end()) return false;
     out.push_back({*it, 0});
   }
   return true;
 }
 
-std::vector<std::uint32_t> ResumeScan::depths(const ResumeLimits& limits, std::size_t max_count) const {
-  std::vector<std::uint32_t> found;
-  std::vector<Cover> scratch;
+void ResumeScan::depths(const ResumeLimits& limits, std::size_t max_count, std::vector<std::uint32_t>& found) const {
+  found.clear();
   const auto consider = [&](std::uint32_t depth) {
     if (depth <= from_ || depth > limits.at_most || (depth - limits.grid_from) % limits.grid != 0) return;
-    if (inside_mark(depth) || !needs(depth, scratch)) return;
+    if (inside_mark(depth) || !needs(depth, scratch_)) return;
     if (found.empty() || found.back() != depth) found.push_back(depth);
   };
   if (!has_end_) {
     std::uint32_t depth = std::min(stored_, limits.at_most);
-    if (depth <= from_) return found;
+    if (depth <= from_) return;
     depth -= (depth - limits.grid_from) % limits.grid;
     for (const Mark& mark : marks_) {
       if (mark.atomic != 0 && mark.at < depth && depth - mark.at < mark.length) depth = mark.at / limits.grid * limits.grid;
     }
     consider(depth);
-    return found;
+    return;
   }
   const auto ends = std::find_if(groups_.begin(), groups_.end(), [](const Group& g) { return g.need == Need::end; });
   const auto& states = tracks_[static_cast<std::size_t>(ends - groups_.begin())].blocks;
   for (auto it = states.rbegin(); it != states.rend() && found.size() < max_count; ++it) {
-    const std::uint32_t end = index_.object(*it).end;
+    const std::uint32_t end = index_->object(*it).end;
     if (end > ends->lookahead) consider(end - ends->lookahead);
   }
   std::reverse(found.begin(), found.end());
-  return found;
 }
 
 }  // namespace statecached

@@ -19,17 +19,22 @@ struct ResumeLimits {
   std::uint32_t grid_from = 0;      ///< here (modulo 2^32)
 };
 
-/// Scans one matched path. References into the index stay valid only until it changes.
+/// Scans one matched path. References into the index stay valid only until it changes. Meant to be kept and
+/// renewed, so that in time a scan allocates nothing.
 class ResumeScan {
  public:
+  ResumeScan() = default;
   /// `path`: the nodes from the one that holds `from` down to `position`; `marks` of the request. What lies before
   /// `from` is in the engine: depths are deeper, and need nothing of it.
-  ResumeScan(const Index& index, std::span<const Group> groups, std::span<const NodeIx> path, Position position, std::span<const Mark> marks, std::uint32_t from = 0);
+  ResumeScan(const Index& index, std::span<const Group> groups, std::span<const NodeIx> path, Position position, std::span<const Mark> marks, std::uint32_t from = 0) {
+    renew(index, groups, path, position, marks, from);
+  }
+  void renew(const Index& index, std::span<const Group> groups, std::span<const NodeIx> path, Position position, std::span<const Mark> marks, std::uint32_t from = 0);
 
   /// Tokens from 0 for which all `every` groups have KV (at most position.at).
   [[nodiscard]] std::uint32_t stored() const noexcept { return stored_; }
   /// Depths at which every group has what it needs, ascending, at most `max_count` deepest ones.
-  [[nodiscard]] std::vector<std::uint32_t> depths(const ResumeLimits& limits, std::size_t max_count) const;
+  void depths(const ResumeLimits& limits, std::size_t max_count, std::vector<std::uint32_t>& out) const;
   /// What this depth needs (of a group with lookahead k: what k tokens more need), in token order; false when something is missing.
   [[nodiscard]] bool needs(std::uint32_t depth, std::vector<Cover>& out) const;
 
@@ -42,11 +47,12 @@ class ResumeScan {
   [[nodiscard]] bool need_last(std::uint16_t group, std::uint32_t depth, std::vector<Cover>& out) const;
   [[nodiscard]] bool inside_mark(std::uint32_t depth) const;
 
-  const Index& index_;
+  const Index* index_ = nullptr;
   std::span<const Group> groups_;
   std::span<const Mark> marks_;
   Position position_;
   std::vector<Track> tracks_;
+  mutable std::vector<Cover> scratch_;
   std::uint32_t stored_ = 0;
   std::uint32_t from_ = 0;
   bool has_end_ = false;

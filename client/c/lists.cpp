@@ -2,6 +2,8 @@
 
 #include "client/c/structs.hpp"
 
+#include <span>
+
 using namespace statecache;     // NOLINT(google-build-using-namespace): this file is its mirror
 using namespace statecache::c;  // NOLINT(google-build-using-namespace)
 
@@ -27,7 +29,7 @@ struct SlotsOwner {
 statecache_code bad_argument(const char* text) noexcept { return failed(STATECACHE_INVALID_ARGUMENT, text); }
 
 /// std::byte* of the C++ API is void* of the C API.
-const statecache_extent* extents_of(const std::vector<Extent>& where) noexcept {
+const statecache_extent* extents_of(std::span<const Extent> where) noexcept {
   return where.empty() ? nullptr : reinterpret_cast<const statecache_extent*>(where.data());
 }
 

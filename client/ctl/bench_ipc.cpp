@@ -1,24 +1,25 @@
 #include "client/ctl/bench_ipc.hpp"
 
+#include "base/spec.hpp"
 #include "base/unique_fd.hpp"
+#include "client/ctl/bench_support.hpp"
 #include "client/ctl/private_daemon.hpp"
+#include "client/wire/records.hpp"
 
 #include "statecache/client.hpp"
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/futex.h>
-#include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
-#include <cerrno>
-#include <chrono>
 #include <climits>
 #include <csignal>
-#include <filesystem>
+#include <cstring>
 #include <new>
 #include <thread>
 #include <vector>
@@ -26,151 +27,157 @@
 namespace statecached::ctl {
 namespace {
 
-using SteadyClock = std::chrono::steady_clock;
-using Samples = std::vector<double>;
 constexpr auto kIdlePause =
     std::chrono::milliseconds(1);  // long past the 50 us that either side spins
-constexpr std::uint32_t kWarmUp = 500;
+constexpr std::uint32_t kPromptTokens = 8192;
+constexpr std::uint32_t kBlockTokens = 64;
+constexpr std::uint32_t kPieces = kPromptTokens / kBlockTokens;
+constexpr std::uint64_t kBlockBytes = 4096;
+constexpr auto kPatience = std::chrono::seconds(30);
 
-double micros_since(SteadyClock::time_point start) {
-  return std::chrono::duration<double, std::micro>(SteadyClock::now() - start).count();
-}
+// What really crosses: the record, its arguments and the tokens; the two completions, the answer
+// with one point, and 32 bytes an object.
+constexpr std::size_t kRequestBytes =
+    sizeof(wire::Request) + sizeof(wire::BeginArgs) + kPromptTokens * sizeof(Token);
+constexpr std::size_t kReplyBytes = 2 * sizeof(wire::Completion) + sizeof(wire::AnswerRecord) +
+                                    sizeof(wire::PointRecord) +
+                                    kPieces * sizeof(wire::PieceRecord);
 
-double quantile(Samples& samples, double q) {
-  if (samples.empty()) return 0;
-  const auto at = static_cast<std::ptrdiff_t>(q * static_cast<double>(samples.size() - 1));
-  std::ranges::nth_element(samples, samples.begin() + at);
-  return samples[static_cast<std::size_t>(at)];
-}
+using Prompt = std::vector<statecache::Token>;
 
-/// A child process; killed and waited for.
-class Child {
- public:
-  Child() = default;
-
-  explicit Child(pid_t pid) : pid_(pid) {}
-
-  Child(Child&& other) noexcept : pid_(std::exchange(other.pid_, -1)) {}
-
-  Child& operator=(Child&& other) noexcept {
-    std::swap(pid_, other.pid_);
-    return *this;
-  }
-
-  Child(const Child&) = delete;
-  Child& operator=(const Child&) = delete;
-
-  ~Child() {
-    if (pid_ <= 0) return;
-    ::kill(pid_, SIGKILL);
-    while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+std::vector<Prompt> make_prompts(std::uint32_t count) {
+  std::vector<Prompt> out(count, Prompt(kPromptTokens));
+  std::uint64_t state = 88172645463325252ULL;
+  for (Prompt& prompt : out) {
+    for (statecache::Token& token : prompt) {
+      state ^= state << 13U;
+      state ^= state >> 7U;
+      state ^= state << 17U;
+      token = static_cast<statecache::Token>(state % 150'000);
     }
   }
+  return out;
+}
 
-  [[nodiscard]] bool ended() {
-    if (pid_ > 0 && ::waitpid(pid_, nullptr, WNOHANG) == pid_) pid_ = -1;
-    return pid_ < 0;
-  }
+void pause() noexcept {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
 
- private:
-  pid_t pid_ = -1;
-};
+void futex(std::atomic<std::uint32_t>& word, int operation, std::uint32_t value) {
+  ::syscall(SYS_futex, &word, operation, value, nullptr, nullptr, 0);
+}
 
-/// The least that two processes need to hand a word over and get one back.
+/// The least that two processes need: two rings of byte strings whose reader copies every byte out,
+/// and two words to sleep on.
 class Floor {
  public:
-  static Result<Floor> start() {
+  static Result<Floor> start(const TwoCores& cores) {
     Floor out;
     void* memory =
-        ::mmap(nullptr, sizeof(Words), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) return fail_errno("mapping two shared words");
-    out.map_ = Mapping(memory, sizeof(Words));
-    out.words_ = new (memory) Words;
-    out.bell_ = UniqueFd(::eventfd(0, EFD_CLOEXEC));
-    if (!out.bell_) return fail_errno("making an eventfd");
+        ::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return fail_errno("mapping two rings");
+    out.map_ = Mapping(memory, sizeof(Shared));
+    out.shared_ = new (memory) Shared;
     const pid_t pid = ::fork();
     if (pid < 0) return fail_errno("starting the floor's other process");
     if (pid == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      echo(*out.words_, out.bell_.get());
+      pin(0, cores.theirs);
+      serve(*out.shared_);
     }
     out.child_ = Child(pid);
     return out;
   }
 
-  void awake(std::uint32_t rounds, Samples& into) {
-    words_->spin.store(1);
-    ring();  // it may sleep from an idle round
+  void awake(std::uint32_t rounds, const std::vector<Prompt>& prompts, Samples& into) {
+    set_mode(kSpin);
     for (std::uint32_t i = 0; i < rounds; ++i) {
+      const Prompt& prompt = prompts[i % prompts.size()];
       const auto start = SteadyClock::now();
-      const std::uint32_t next = ++sent_;
-      words_->there.store(next, std::memory_order_release);
-      while (words_->back.load(std::memory_order_acquire) != next)
+      const std::uint32_t next = sent_ + 1;
+      auto& request = shared_->requests[next % kSlots];
+      std::memcpy(request.data() + kRequestBytes - kPromptTokens * sizeof(Token),
+                  prompt.data(),
+                  kPromptTokens * sizeof(Token));
+      std::memcpy(request.data(),
+                  head_.data(),
+                  kRequestBytes - kPromptTokens * sizeof(Token));
+      sent_ = next;
+      shared_->there.store(next, std::memory_order_release);
+      while (shared_->back.load(std::memory_order_acquire) != next)
         pause();
+      std::memcpy(reply_.data(), shared_->replies[next % kSlots].data(), kReplyBytes);
       into.push_back(micros_since(start));
     }
-    words_->spin.store(0);
+    set_mode(kSleep);
   }
 
   void idle(Samples& into) {
     std::this_thread::sleep_for(kIdlePause);
     const auto start = SteadyClock::now();
     const std::uint32_t next = ++sent_;
-    words_->there.store(next);
-    ring();
-    for (std::uint32_t seen = words_->back.load(); seen != next; seen = words_->back.load()) {
-      ::syscall(SYS_futex, &words_->back, FUTEX_WAIT, seen, nullptr, nullptr, 0);
-    }
+    shared_->there.store(next);
+    futex(shared_->there, FUTEX_WAKE, INT_MAX);
+    for (std::uint32_t seen = shared_->back.load(); seen != next; seen = shared_->back.load())
+      futex(shared_->back, FUTEX_WAIT, seen);
     into.push_back(micros_since(start));
   }
 
  private:
-  struct Words {
+  static constexpr std::size_t kSlots = 16;
+  static constexpr std::uint32_t kSleep = 0;
+  static constexpr std::uint32_t kSpin = 1;
+
+  struct Shared {
     alignas(64) std::atomic<std::uint32_t> there{0};
     alignas(64) std::atomic<std::uint32_t> back{0};
-    alignas(64) std::atomic<std::uint32_t> spin{0};
+    alignas(64) std::atomic<std::uint32_t> mode{kSleep};
+    alignas(64) std::array<std::array<std::byte, (kRequestBytes + 63) / 64 * 64>, kSlots> requests;
+    alignas(64) std::array<std::array<std::byte, (kReplyBytes + 63) / 64 * 64>, kSlots> replies;
   };
 
-  static void pause() noexcept {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
+  /// A round of no bytes makes the other side look at the mode.
+  void set_mode(std::uint32_t mode) {
+    shared_->mode.store(mode);
+    const std::uint32_t next = ++sent_;
+    shared_->there.store(next);
+    futex(shared_->there, FUTEX_WAKE, INT_MAX);
+    while (shared_->back.load() != next)
+      pause();
   }
 
-  void ring() const {
-    const std::uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = ::write(bell_.get(), &one, sizeof one);
-  }
-
-  [[noreturn]] static void echo(Words& words, int bell) {
+  [[noreturn]] static void serve(Shared& shared) {
+    std::vector<std::byte> request(kRequestBytes);
+    const std::vector<std::byte> reply(kReplyBytes, std::byte{1});
     std::uint32_t seen = 0;
     for (;;) {
-      while (words.there.load(std::memory_order_acquire) == seen) {
-        if (words.spin.load(std::memory_order_relaxed) != 0) {
+      const bool spin = shared.mode.load(std::memory_order_relaxed) == kSpin;
+      while (shared.there.load(std::memory_order_acquire) == seen) {
+        if (spin) {
           pause();
-          continue;
+        } else {
+          futex(shared.there, FUTEX_WAIT, seen);
         }
-        std::uint64_t rings = 0;
-        if (::read(bell, &rings, sizeof rings) < 0) ::_exit(1);
       }
-      seen = words.there.load(std::memory_order_acquire);
-      words.back.store(seen, std::memory_order_release);
-      if (words.spin.load(std::memory_order_relaxed) == 0) {
-        ::syscall(SYS_futex, &words.back, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+      seen = shared.there.load(std::memory_order_acquire);
+      if (spin) {
+        std::memcpy(request.data(), shared.requests[seen % kSlots].data(), kRequestBytes);
+        std::memcpy(shared.replies[seen % kSlots].data(), reply.data(), kReplyBytes);
       }
+      shared.back.store(seen, std::memory_order_release);
+      if (!spin) futex(shared.back, FUTEX_WAKE, INT_MAX);
     }
   }
 
   Mapping map_;
-  Words* words_ = nullptr;
-  UniqueFd bell_;
+  Shared* shared_ = nullptr;
   Child child_;
   std::uint32_t sent_ = 0;
+  std::vector<std::byte> reply_ = std::vector<std::byte>(kReplyBytes);
+  std::vector<std::byte> head_ = std::vector<std::byte>(kRequestBytes);
 };
-
-tl::unexpected<Error> from(const statecache::Status& status) {
-  return fail(static_cast<Errc>(status.code), status.text);
-}
 
 class Requests {
  public:
@@ -179,7 +186,8 @@ class Requests {
     spec.name = "bench";
     statecache::Group kv;
     kv.name = "kv";
-    kv.max_bytes = 65536;
+    kv.block_tokens = kBlockTokens;
+    kv.max_bytes = kBlockBytes;
     spec.groups = {kv};
     spec.cost.c1 = 1e9;
     auto session = statecache::Session::attach(socket, spec, {});
@@ -187,63 +195,135 @@ class Requests {
     return Requests(std::move(*session));
   }
 
-  /// begin with a lease of nothing, until it is there; the release travels between the rounds.
-  Result<> one(Samples& into) {
+  /// Stores all blocks of the prompt; their bytes are nobody's concern here.
+  Result<std::uint64_t> store(const Prompt& prompt) {
+    statecache::Limits limits;
+    limits.hold = statecache::Hold::none;
+    statecache::Ask ask;
+    ask.tokens = prompt;
+    const auto ticket = session_.begin(ask, limits);
+    if (!ticket) return from(ticket.status());
+    std::vector<statecache::Want> wants;
+    for (std::uint32_t first = 0; first < kPromptTokens; first += kBlockTokens)
+      wants.push_back({0, first, first + kBlockTokens, 0});
+    if (const auto asked = session_.reserve(*ticket, wants); !asked) return from(asked);
+    const auto slots = session_.wait_slots(*ticket, kPatience);
+    if (!slots) return from(slots.status());
+    std::vector<statecache::Filled> filled;
+    for (const statecache::Slot& slot : *slots) {
+      if (slot.grant == statecache::Grant::granted) filled.push_back({slot.id, 0});
+    }
+    if (const auto sent = session_.commit(filled); !sent) return from(sent);
+    if (const auto ended = end(*ticket); !ended) return from(ended);
+    if (const auto drained = session_.drain(kPatience); !drained) return from(drained);
+    return filled.size();
+  }
+
+  /// begin with a lease, until its addresses are there, and the release. The daemon serves the
+  /// release while the next round's tokens are written; nothing waits for it.
+  Result<> one(const Prompt& prompt, Samples& into) {
     statecache::Limits limits;
     limits.hold = statecache::Hold::lease;
     statecache::Ask ask;
-    ask.tokens = prompt_;
+    ask.tokens = prompt;
     const auto start = SteadyClock::now();
     const auto ticket = session_.begin(ask, limits);
     if (!ticket) return from(ticket.status());
-    const auto lease = session_.wait_lease(*ticket, std::chrono::seconds(10));
-    const double took = micros_since(start);
-    if (!lease) return from(lease.status());
-    into.push_back(took);
-    if (const auto ended = session_.cancel(*ticket); !ended) return from(ended);
-    if (const auto drained = session_.drain(std::chrono::seconds(10)); !drained)
-      return from(drained);
+    if (const auto leased = session_.wait_lease(*ticket, kPatience, lease_); !leased)
+      return from(leased);
+    if (const auto ended = end(*ticket); !ended) return from(ended);
+    into.push_back(micros_since(start));
+    if (lease_.tokens != kPromptTokens - 1 || lease_.pieces.size() != kPieces)
+      return fail(Errc::internal,
+                  fmt::format("a stored prompt came back with {} tokens in {} pieces",
+                              lease_.tokens,
+                              lease_.pieces.size()));
+    return {};
+  }
+
+  Result<> drain() {
+    if (const auto drained = session_.drain(kPatience); !drained) return from(drained);
     return {};
   }
 
  private:
   explicit Requests(statecache::Session session) : session_(std::move(session)) {}
 
+  statecache::Status end(statecache::TicketId ticket) {
+    if (auto finished = session_.finish(ticket); !finished) return finished;
+    return session_.release(ticket);
+  }
+
   statecache::Session session_;
-  std::vector<statecache::Token> prompt_{1, 2, 3, 4};
+  statecache::Lease lease_;
 };
 
-IpcTimes times(Samples& rtt, Samples& floor) {
+IpcTimes times(const Samples& rtt, const Samples& floor) {
   return {quantile(rtt, 0.5), quantile(rtt, 0.99), quantile(floor, 0.5), quantile(floor, 0.99)};
+}
+
+Result<> measure(const IpcPlan& plan,
+                 const std::vector<Prompt>& prompts,
+                 Floor& floor,
+                 Requests& requests,
+                 IpcReport& report) {
+  Samples rtt;
+  Samples bare;
+  for (const Prompt& prompt : prompts)
+    SC_TRY(requests.one(prompt, rtt));
+  rtt.clear();
+  // In turns, so that both meet the same moods of the machine.
+  constexpr std::uint32_t kTurns = 20;
+  std::size_t at = 0;
+  for (std::uint32_t turn = 0; turn < kTurns; ++turn) {
+    for (std::uint32_t i = 0; i < plan.rounds / kTurns; ++i)
+      SC_TRY(requests.one(prompts[at++ % prompts.size()], rtt));
+    SC_TRY(requests.drain());
+    floor.awake(plan.rounds / kTurns, prompts, bare);
+  }
+  report.awake = times(rtt, bare);
+  rtt.clear();
+  bare.clear();
+  for (std::uint32_t i = 0; i < plan.idle_rounds; ++i) {
+    std::this_thread::sleep_for(kIdlePause);
+    SC_TRY(requests.one(prompts[i % prompts.size()], rtt));
+    SC_TRY(requests.drain());
+    floor.idle(bare);
+  }
+  report.idle = times(rtt, bare);
+  return {};
 }
 
 }  // namespace
 
-Result<IpcReport> bench_ipc(std::uint32_t rounds, std::uint32_t idle_rounds) {
-  SC_ASSIGN(Floor floor, Floor::start());  // forks before anything else is open
+Result<IpcReport> bench_ipc(const IpcPlan& plan) {
+  const TwoCores cores = two_cores();
+  SC_ASSIGN(Floor floor, Floor::start(cores));  // forks before anything else is open
   PrivateDaemon daemon;
-  SC_TRY(daemon.start({}, {"host.capacity=64MiB", "nvme.capacity=0"}));
+  const std::uint32_t tree = std::max(plan.tree_objects / kPieces + 1, plan.prompts);
+  const std::uint64_t bytes = std::uint64_t{tree} * kPieces * kBlockBytes;
+  SC_TRY(daemon.start({}, {fmt::format("host.capacity={}MiB", (bytes >> 20U) + 64), "nvme.capacity=0"}));
   SC_ASSIGN(Requests requests, Requests::attach(daemon.socket()));
-  Samples rtt;
-  Samples bare;
-  for (std::uint32_t i = 0; i < kWarmUp; ++i)
-    SC_TRY(requests.one(rtt));
-  rtt.clear();
-  // In turns, so that both meet the same moods of the machine.
-  constexpr std::uint32_t kTurns = 10;
-  for (std::uint32_t turn = 0; turn < kTurns; ++turn) {
-    for (std::uint32_t i = 0; i < rounds / kTurns; ++i)
-      SC_TRY(requests.one(rtt));
-    floor.awake(rounds / kTurns, bare);
+  IpcReport report;
+  std::vector<Prompt> prompts = make_prompts(tree);
+  for (const Prompt& prompt : prompts) {
+    SC_ASSIGN(const std::uint64_t stored, requests.store(prompt));
+    report.objects += stored;
   }
-  Samples idle_rtt;
-  Samples idle_bare;
-  for (std::uint32_t i = 0; i < idle_rounds; ++i) {
-    std::this_thread::sleep_for(kIdlePause);
-    SC_TRY(requests.one(idle_rtt));
-    floor.idle(idle_bare);
-  }
-  return IpcReport{times(rtt, bare), times(idle_rtt, idle_bare), rounds, idle_rounds};
+  prompts.resize(plan.prompts);
+  pin(0, cores.ours);
+  pin(daemon.pid(), cores.theirs);
+  report.rounds = plan.rounds;
+  report.idle_rounds = plan.idle_rounds;
+  report.prompts = plan.prompts;
+  report.pieces = kPieces;
+  SC_TRY(measure(plan, prompts, floor, requests, report));
+  const double before = cpu_seconds(daemon.pid());
+  const auto start = SteadyClock::now();
+  std::this_thread::sleep_for(std::chrono::duration<double>(plan.idle_seconds));
+  report.idle_daemon_s = micros_since(start) * 1e-6;
+  report.idle_daemon_percent = 100 * (cpu_seconds(daemon.pid()) - before) / report.idle_daemon_s;
+  return report;
 }
 
 std::string to_json(const IpcReport& r) {
@@ -251,31 +331,44 @@ std::string to_json(const IpcReport& r) {
     return fmt::format("\"{}\":{{\"p50\":{:.3f},\"p99\":{:.3f}}}", key, p50, p99);
   };
   const auto part = [&pair](const IpcTimes& t) {
-    return fmt::format("{},{},\"ratio\":{:.3f}",
+    return fmt::format("{},{},\"ratio\":{:.3f},\"ratio_p99\":{:.3f}",
                        pair("rtt_us", t.rtt_p50, t.rtt_p99),
                        pair("floor_us", t.floor_p50, t.floor_p99),
-                       t.ratio());
+                       t.ratio(),
+                       t.ratio_p99());
   };
-  return fmt::format("{{{},\"idle\":{{{}}},\"rounds\":{},\"idle_rounds\":{}}}",
-                     part(r.awake),
-                     part(r.idle),
-                     r.rounds,
-                     r.idle_rounds);
+  return fmt::format(
+      "{{{},\"idle\":{{{},\"daemon_cpu_percent\":{:.2f}}},\"rounds\":{},\"idle_rounds\":{},"
+      "\"prompts\":{},\"objects\":{},\"pieces\":{}}}",
+      part(r.awake),
+      part(r.idle),
+      r.idle_daemon_percent,
+      r.rounds,
+      r.idle_rounds,
+      r.prompts,
+      r.objects,
+      r.pieces);
 }
 
 std::string to_text(const IpcReport& r) {
   const auto line = [](const char* name, const IpcTimes& t) {
-    return fmt::format("{:<6} {:>9.2f} {:>9.2f}  {:>9.2f} {:>9.2f}  {:>6.2f}\n",
+    return fmt::format("{:<6} {:>9.2f} {:>9.2f}  {:>9.2f} {:>9.2f}  {:>9.2f} {:>9.2f}\n",
                        name,
                        t.rtt_p50,
                        t.rtt_p99,
                        t.floor_p50,
                        t.floor_p99,
-                       t.ratio());
+                       t.ratio(),
+                       t.ratio_p99());
   };
-  return "begin with a lease, microseconds\n          p50       p99  floor p50       p99   "
-         "ratio\n" +
-         line("awake", r.awake) + line("idle", r.idle);
+  return fmt::format(
+             "begin with a lease of {} objects, then release; {} prompts, {} objects stored\n"
+             "microseconds  p50       p99  floor p50       p99  ratio p50       p99\n",
+             r.pieces,
+             r.prompts,
+             r.objects) +
+         line("awake", r.awake) + line("idle", r.idle) +
+         fmt::format("daemon without requests: {:.2f} % of a core\n", r.idle_daemon_percent);
 }
 
 }  // namespace statecached::ctl

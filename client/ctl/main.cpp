@@ -4,6 +4,7 @@
 #include "client/ctl/ask.hpp"
 #include "client/ctl/bench_ipc.hpp"
 #include "client/ctl/bench_nvme.hpp"
+#include "client/ctl/bench_store.hpp"
 #include "client/ctl/show.hpp"
 
 #include <CLI/CLI.hpp>
@@ -34,10 +35,12 @@ struct Call {
   std::uint64_t limit = 0;
   bool follow = false;
   bool resume = false;
-  std::uint32_t rounds = 20'000;
   NvmeBenchCall nvme;
   std::string size = "1MiB";
   std::string file = "512MiB";
+  IpcPlan ipc;
+  CopyPlan copies;
+  bool staged = false;
 };
 
 /// Numbers separated by anything else: a JSON list, a column, a line.
@@ -98,8 +101,8 @@ int print(const Call& call, const std::string& json) {
   return 0;
 }
 
-int bench(const Call& call) {
-  const auto report = bench_ipc(call.rounds, std::max(call.rounds / 40, 100U));
+template <class Report>
+int print_report(const Call& call, const Result<Report>& report) {
   if (!report) {
     fmt::print(stderr, "statecachectl: {}\n", report.error().message());
     return 1;
@@ -127,9 +130,25 @@ int bench_drive(Call& call) {
   return 0;
 }
 
+int bench(Call& call) {
+  if (call.message.command == "bench ipc") {
+    call.ipc.idle_rounds = std::max(call.ipc.rounds / 40, 100U);
+    return print_report(call, bench_ipc(call.ipc));
+  }
+  call.copies.restore = call.message.command == "bench restore";
+  if (call.staged) call.copies.path = StorePath::staged;
+  const auto bytes = parse_size(call.size);
+  if (!bytes) {
+    fmt::print(stderr, "statecachectl: --size: {}\n", bytes.error().message());
+    return 2;
+  }
+  call.copies.object_bytes = *bytes;
+  return print_report(call, bench_copies(call.copies));
+}
+
 int run(Call& call) {
-  if (call.message.command == "bench") return bench(call);
   if (call.message.command == "bench nvme") return bench_drive(call);
+  if (call.message.command.starts_with("bench ")) return bench(call);
   if (const auto ready = complete(call); !ready) {
     fmt::print(stderr, "statecachectl: {}\n", ready.error().message());
     return 2;
@@ -203,10 +222,30 @@ void commands(CLI::App& app, Call& call) {
   CLI::App* bench = app.add_subcommand(
       "bench", "measures a private daemon against a floor taken in the same run");
   CLI::App* ipc = bench->add_subcommand("ipc", "round trips over shared memory");
-  ipc->add_option("--rounds", call.rounds, "requests")
+  ipc->add_option("--rounds", call.ipc.rounds, "requests")
       ->capture_default_str()
-      ->check(CLI::Range(1000U, 10'000'000U));
-  ipc->callback([&call] { call.message.command = "bench"; });
+      ->check(CLI::Range(100U, 10'000'000U));
+  ipc->add_option("--prompts", call.ipc.prompts, "prompts they cycle over")
+      ->capture_default_str()
+      ->check(CLI::Range(1U, 100'000U));
+  ipc->add_option("--objects", call.ipc.tree_objects, "stored in the tree, at least")
+      ->capture_default_str()
+      ->check(CLI::Range(128U, 2'000'000U));
+  ipc->callback([&call] { call.message.command = "bench ipc"; });
+  CLI::App* store = bench->add_subcommand("store", "an engine's memory into the arena");
+  store->add_option_function<std::string>(
+           "--path", [&call](const std::string& path) { call.staged = path == "staged"; },
+           "trusted: written in place; staged: copied in by the daemon (trusted)")
+      ->check(CLI::IsMember({"trusted", "staged"}));
+  store->callback([&call] { call.message.command = "bench store"; });
+  CLI::App* restore = bench->add_subcommand("restore", "the arena into an engine's memory");
+  restore->callback([&call] { call.message.command = "bench restore"; });
+  for (CLI::App* copies : {store, restore}) {
+    copies->add_option("--size", call.size, "of an object")->capture_default_str();
+    copies->add_option("--rounds", call.copies.rounds, "of 16 MiB each")
+        ->capture_default_str()
+        ->check(CLI::Range(1U, 100'000U));
+  }
   CLI::App* nvme = bench->add_subcommand("nvme", "the disk engine against bare io_uring");
   nvme->add_option("--size", call.size, "block")->capture_default_str();
   nvme->add_option("--file", call.file, "file, and what one pass moves")->capture_default_str();

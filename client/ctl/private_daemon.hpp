@@ -26,6 +26,8 @@ class PrivateDaemon {
 
   [[nodiscard]] std::string socket() const { return folder_ + "/control.sock"; }
 
+  [[nodiscard]] pid_t pid() const noexcept { return pid_; }
+
  private:
   [[nodiscard]] bool ended();
   [[nodiscard]] std::string last_words() const;

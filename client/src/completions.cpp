@@ -8,14 +8,21 @@
 namespace statecache {
 namespace {
 
-/// Takes `count` records off the front; false when there are not so many bytes.
+/// The first `count` records of `from`, which is left with what follows them; false when there are not so many
+/// bytes. They are plain bytes still: record_at() copies one out.
 template <class T>
-bool read_records(std::span<const std::byte>& from, std::size_t count, std::vector<T>& out) {
+bool take_records(std::span<const std::byte>& from, std::size_t count, std::span<const std::byte>& out) {
   if (count > from.size() / sizeof(T)) return false;
-  out.resize(count);
-  if (count != 0) std::memcpy(out.data(), from.data(), count * sizeof(T));
+  out = from.first(count * sizeof(T));
   from = from.subspan(count * sizeof(T));
   return true;
+}
+
+template <class T>
+T record_at(std::span<const std::byte> records, std::size_t at) noexcept {
+  T out;
+  std::memcpy(&out, records.data() + at * sizeof(T), sizeof(T));
+  return out;
 }
 
 void mark_lost(Ticket& ticket) {
@@ -117,75 +124,86 @@ void Session::Impl::on_failure(const Pending& answered, Ticket* ticket, std::uin
 }
 
 void Session::Impl::on_answer(Ticket& ticket, std::span<const std::byte> payload) {
-  std::vector<wire::AnswerRecord> head;
-  std::vector<wire::PointRecord> points;
-  Answer out;
-  if (!read_records(payload, 1, head) || !read_records(payload, head[0].points, points) ||
-      !read_records(payload, head[0].wishes, out.wishes) || !payload.empty() ||
-      head[0].state > static_cast<std::uint8_t>(State::lost)) {
+  std::span<const std::byte> head_bytes;
+  std::span<const std::byte> points;
+  std::span<const std::byte> wishes;
+  if (!take_records<wire::AnswerRecord>(payload, 1, head_bytes)) {
     distrust();
     return;
   }
-  out.state = static_cast<State>(head[0].state);
-  out.version = head[0].version;
-  out.best = head[0].best;
-  out.usable = head[0].usable;
-  out.stored = head[0].stored;
-  out.points.reserve(points.size());
-  for (const wire::PointRecord& point : points) {
+  const auto head = record_at<wire::AnswerRecord>(head_bytes, 0);
+  if (!take_records<wire::PointRecord>(payload, head.points, points) ||
+      !take_records<std::uint32_t>(payload, head.wishes, wishes) || !payload.empty() ||
+      head.state > static_cast<std::uint8_t>(State::lost)) {
+    distrust();
+    return;
+  }
+  Answer& out = ticket.answer;
+  out.state = static_cast<State>(head.state);
+  out.version = head.version;
+  out.best = head.best;
+  out.usable = head.usable;
+  out.stored = head.stored;
+  out.points.clear();
+  for (std::uint32_t i = 0; i < head.points; ++i) {
+    const auto point = record_at<wire::PointRecord>(points, i);
     out.points.push_back(Point{.tokens = point.tokens,
                                .tier = static_cast<Tier>(point.tier),
                                .bytes = point.bytes,
                                .ready_in = Micros(point.ready_in_us),
                                .recompute = Micros(point.recompute_us)});
   }
+  out.wishes.clear();
+  for (std::uint32_t i = 0; i < head.wishes; ++i)
+    out.wishes.push_back(record_at<std::uint32_t>(wishes, i));
   if (out.state == State::lost) ticket.lost_heard = true;
-  ticket.answer = std::move(out);
 }
 
 void Session::Impl::on_leased(Ticket& ticket, const wire::Completion& completion,
                               std::span<const std::byte> payload) {
-  std::vector<wire::PieceRecord> records;
-  std::vector<wire::ExtentRecord> table;
-  if (!read_records(payload, completion.b, records) || !read_records(payload, completion.c, table) ||
-      !payload.empty()) {
+  std::span<const std::byte> records;
+  std::span<const std::byte> table;
+  if (!take_records<wire::PieceRecord>(payload, completion.b, records) ||
+      !take_records<wire::ExtentRecord>(payload, completion.c, table) || !payload.empty()) {
     distrust();
     return;
   }
-  Lease lease;
+  Lease& lease = ticket.lease;
   lease.tokens = completion.a;
-  lease.pieces.reserve(records.size());
-  for (const wire::PieceRecord& record : records) {
-    Piece piece{.group = record.group,
-                .shard = record.shard,
-                .first = record.first,
-                .valid = record.valid,
-                .tier = static_cast<Tier>(record.tier_at_begin),
-                .bytes = record.bytes,
-                .where = {}};
+  lease.pieces.resize(completion.b);
+  for (std::uint32_t i = 0; i < completion.b; ++i) {
+    const auto record = record_at<wire::PieceRecord>(records, i);
+    Piece& piece = lease.pieces[i];
+    piece.group = record.group;
+    piece.shard = record.shard;
+    piece.first = record.first;
+    piece.valid = record.valid;
+    piece.tier = static_cast<Tier>(record.tier_at_begin);
+    piece.bytes = record.bytes;
+    piece.where.clear();
     if (!resolve(record.arena, record.extents, record.offset, record.bytes, table, piece.where)) {
+      lease.pieces.clear();
       distrust();
       return;
     }
-    lease.pieces.push_back(std::move(piece));
   }
-  ticket.lease = std::move(lease);
   ticket.leased = true;
   ticket.lease_error = {};
 }
 
 void Session::Impl::on_slots(const wire::Completion& completion, const Pending* answered, Ticket* ticket,
                              std::span<const std::byte> payload) {
-  std::vector<wire::SlotRecord> records;
-  std::vector<wire::ExtentRecord> table;
-  if (!read_records(payload, completion.a, records) || !read_records(payload, completion.b, table) ||
-      !payload.empty()) {
+  std::span<const std::byte> records;
+  std::span<const std::byte> table;
+  if (!take_records<wire::SlotRecord>(payload, completion.a, records) ||
+      !take_records<wire::ExtentRecord>(payload, completion.b, table) || !payload.empty()) {
     distrust();
     return;
   }
-  std::vector<Slot> slots;
-  slots.reserve(records.size());
-  for (const wire::SlotRecord& record : records) {
+  arrived_.clear();
+  arrived_.reserve(completion.a);
+  for (std::uint32_t i = 0; i < completion.a; ++i) {
+    const auto record = record_at<wire::SlotRecord>(records, i);
     Slot slot{.id = record.slot,
               .group = record.group,
               .shard = record.shard,
@@ -207,25 +225,25 @@ void Session::Impl::on_slots(const wire::Completion& completion, const Pending* 
     } else {
       slot.id = 0;
     }
-    slots.push_back(std::move(slot));
+    arrived_.push_back(std::move(slot));
   }
   if (answered != nullptr && answered->internal) {
     const auto found = internal.find(completion.cookie);
     if (found == internal.end()) {  // write_from gave up waiting
-      give_back(slots);
+      give_back(arrived_);
       return;
     }
     found->second.answered = true;
-    found->second.slots = std::move(slots);
+    std::ranges::move(arrived_, std::back_inserter(*found->second.slots));
   } else if (ticket == nullptr) {
-    give_back(slots);
+    give_back(arrived_);
   } else {
-    std::ranges::move(slots, std::back_inserter(ticket->slots));
+    std::ranges::move(arrived_, std::back_inserter(ticket->slots));
   }
 }
 
 bool Session::Impl::resolve(std::uint8_t arena, std::uint16_t extents, std::uint64_t offset, std::uint64_t bytes,
-                            std::span<const wire::ExtentRecord> table, std::vector<Extent>& out) const {
+                            std::span<const std::byte> table, Extents& out) const {
   if (arena >= arenas.size()) return false;
   const base::Mapping& map = arenas[arena].map;
   std::uint64_t left = bytes;
@@ -238,8 +256,10 @@ bool Session::Impl::resolve(std::uint8_t arena, std::uint16_t extents, std::uint
     return true;
   };
   if (extents == 1) return add(offset, bytes);
-  if (offset > table.size() || extents > table.size() - offset) return false;
-  for (const wire::ExtentRecord& extent : table.subspan(offset, extents)) {
+  const std::size_t entries = table.size() / sizeof(wire::ExtentRecord);
+  if (offset > entries || extents > entries - offset) return false;
+  for (std::uint64_t i = offset; i < offset + extents; ++i) {
+    const auto extent = record_at<wire::ExtentRecord>(table, i);
     if (!add(extent.offset, extent.bytes)) return false;
   }
   return left == 0;

@@ -1,5 +1,6 @@
 // read_into and write_from: copies between the arena and memory of the caller, outside the mutex.
 
+#include "base/copy.hpp"
 #include "client/src/impl.hpp"
 
 #include <algorithm>
@@ -7,6 +8,9 @@
 
 namespace statecache {
 namespace {
+
+/// A streaming copy of less is all head and tail.
+constexpr std::uint64_t kStreamPieceFrom = 4096;
 
 std::uint64_t key_of(std::uint16_t group, std::uint32_t at) noexcept {
   return (std::uint64_t{group} << 32U) | at;
@@ -18,19 +22,48 @@ std::uint64_t size_of(std::span<const Extent> extents) noexcept {
   return total;
 }
 
-/// Both must hold at least `bytes`.
-void copy(std::span<const Extent> from, std::span<const Extent> to, std::uint64_t bytes) noexcept {
+/// Both must hold at least `bytes`. `stream`: past the caches.
+void copy(std::span<const Extent> from, std::span<const Extent> to, std::uint64_t bytes, bool stream) noexcept {
   std::size_t in = 0, in_at = 0, out = 0, out_at = 0;
   while (bytes > 0) {
     const std::uint64_t n =
         std::min({bytes, std::uint64_t{from[in].bytes - in_at}, std::uint64_t{to[out].bytes - out_at}});
-    if (n != 0) std::memcpy(to[out].data + out_at, from[in].data + in_at, n);
+    if (n >= kStreamPieceFrom && stream) {
+      base::copy_streaming(to[out].data + out_at, from[in].data + in_at, n);
+    } else if (n != 0) {
+      std::memcpy(to[out].data + out_at, from[in].data + in_at, n);
+    }
     bytes -= n;
     in_at += n;
     out_at += n;
     if (in_at == from[in].bytes) ++in, in_at = 0;
     if (out_at == to[out].bytes) ++out, out_at = 0;
   }
+}
+
+/// Where each object is in a list, to be found by group and first token.
+using Places = std::vector<std::pair<std::uint64_t, std::size_t>>;
+
+/// The index that belongs to the key; SIZE_MAX when there is none. `places` is sorted.
+std::size_t find_place(const Places& places, std::uint64_t key) noexcept {
+  const auto it = std::ranges::lower_bound(places, key, {}, &Places::value_type::first);
+  return it == places.end() || it->first != key ? SIZE_MAX : it->second;
+}
+
+/// What a copy needs to know, kept by each thread for its memory: copies of a steady engine allocate nothing.
+struct Scratch {
+  Lease lease;
+  Places places;
+  std::vector<wire::WantRecord> wants;
+  std::vector<Slot> slots;
+  std::vector<Filled> filled;
+  std::vector<std::size_t> written;
+  std::vector<SlotId> unused;
+};
+
+Scratch& scratch() {
+  thread_local Scratch out;
+  return out;
 }
 
 Status check_flags(std::size_t memory, std::size_t ok) {
@@ -43,41 +76,64 @@ Status check_flags(std::size_t memory, std::size_t ok) {
 Status Session::read_into(TicketId id, std::span<const Memory> memory, Micros timeout, std::span<bool> ok) const noexcept {
   if (Status status = check_flags(memory.size(), ok.size()); !status) return status;
   std::fill(ok.begin(), ok.end(), false);
-  const auto lease = wait_lease(id, timeout);
-  if (!lease) return lease.status();
-  std::unordered_map<std::uint64_t, const Piece*> by_place;
-  for (const Piece& piece : lease->pieces) {
-    if (piece.shard == impl_->shard_of(piece.group)) by_place.emplace(key_of(piece.group, piece.first), &piece);
+  Scratch& mine = scratch();
+  if (Status status = wait_lease(id, timeout, mine.lease); !status) return status;
+  mine.places.clear();
+  std::uint64_t total = 0;
+  for (std::size_t i = 0; i < mine.lease.pieces.size(); ++i) {
+    const Piece& piece = mine.lease.pieces[i];
+    if (piece.shard != impl_->shard_of(piece.group)) continue;
+    mine.places.emplace_back(key_of(piece.group, piece.first), i);
+    total += piece.bytes;
   }
+  std::ranges::sort(mine.places);
   for (std::size_t i = 0; i < memory.size(); ++i) {
-    const auto found = by_place.find(key_of(memory[i].group, memory[i].at));
-    if (found == by_place.end() || size_of(memory[i].pieces) < found->second->bytes) continue;
-    copy(found->second->where, memory[i].pieces, found->second->bytes);
+    const std::size_t found = find_place(mine.places, key_of(memory[i].group, memory[i].at));
+    if (found == SIZE_MAX) continue;
+    const Piece& piece = mine.lease.pieces[found];
+    if (size_of(memory[i].pieces) < piece.bytes) continue;
+    copy(piece.where, memory[i].pieces, piece.bytes, total >= base::kStreamFrom);
     ok[i] = true;
   }
   return {};
 }
 
-Status Session::write_from(TicketId id, std::span<const Memory> memory, Micros timeout, std::span<bool> ok) noexcept {
-  if (Status status = check_flags(memory.size(), ok.size()); !status) return status;
-  std::fill(ok.begin(), ok.end(), false);
-  if (memory.empty()) return {};
-  std::vector<wire::WantRecord> wants;
-  std::unordered_map<std::uint64_t, std::size_t> by_place;
+namespace {
+
+/// The wants of a write_from; error when they make no sense.
+Status list_wants(std::span<const Memory> memory, const base::NamespaceSpec& spec, Scratch& mine, std::uint64_t& total) {
+  mine.wants.clear();
+  mine.places.clear();
   for (const Memory& item : memory) {
-    if (item.group >= impl_->spec.groups.size()) return failure(Errc::invalid_argument, "no such group");
-    const bool state = impl_->spec.groups[item.group].need == base::Need::end;
-    if (!by_place.emplace(key_of(item.group, item.at), wants.size()).second) {
-      return failure(Errc::invalid_argument, "the same object twice");
-    }
+    if (item.group >= spec.groups.size()) return failure(Errc::invalid_argument, "no such group");
+    const bool state = spec.groups[item.group].need == base::Need::end;
+    mine.places.emplace_back(key_of(item.group, item.at), mine.wants.size());
     wire::WantRecord want;
     want.group = item.group;
     want.first = item.at;
     want.end = state ? item.at : item.at + item.valid;
     want.bytes = size_of(item.pieces);
-    wants.push_back(want);
+    total += want.bytes;
+    mine.wants.push_back(want);
   }
-  std::vector<Slot> slots;
+  std::ranges::sort(mine.places);
+  const auto same = [](const auto& a, const auto& b) { return a.first == b.first; };
+  if (std::ranges::adjacent_find(mine.places, same) != mine.places.end()) {
+    return failure(Errc::invalid_argument, "the same object twice");
+  }
+  return {};
+}
+
+}  // namespace
+
+Status Session::write_from(TicketId id, std::span<const Memory> memory, Micros timeout, std::span<bool> ok) noexcept {
+  if (Status status = check_flags(memory.size(), ok.size()); !status) return status;
+  std::fill(ok.begin(), ok.end(), false);
+  if (memory.empty()) return {};
+  Scratch& mine = scratch();
+  std::uint64_t total = 0;
+  if (Status listed = list_wants(memory, impl_->spec, mine, total); !listed) return listed;
+  mine.slots.clear();
   {
     Impl::Lock lock;
     if (Status in = impl_->enter(lock); !in) return in;
@@ -88,48 +144,48 @@ Status Session::write_from(TicketId id, std::span<const Memory> memory, Micros t
     wire::Request record;
     record.op = static_cast<std::uint16_t>(wire::Op::reserve);
     record.ticket = ticket->name;
-    record.a = static_cast<std::uint32_t>(wants.size());
-    const auto part = bytes_of(std::span<const wire::WantRecord>(wants));
+    record.a = static_cast<std::uint32_t>(mine.wants.size());
+    const auto part = bytes_of(std::span<const wire::WantRecord>(mine.wants));
     if (Status sent = impl_->post(record, std::span(&part, 1), Pending{wire::Op::reserve, id, true}); !sent) {
       return sent;
     }
-    ++ticket->unanswered;
+    // post() may have taken completions: the ticket may have gone from where it was.
+    if (Ticket* still = impl_->find(id); still != nullptr) ++still->unanswered;
     const std::uint32_t cookie = impl_->last_cookie;
-    impl_->internal.emplace(cookie, InternalReserve{});
+    impl_->internal.emplace(cookie, InternalReserve{.answered = false, .error = {}, .slots = &mine.slots});
     impl_->wait_until(lock, deadline_after(timeout), [&] { return impl_->internal.at(cookie).answered; });
-    InternalReserve answer = std::move(impl_->internal.at(cookie));
+    const InternalReserve answer = std::move(impl_->internal.at(cookie));
     impl_->internal.erase(cookie);
     if (!answer.answered) {
       return impl_->down() ? impl_->closed() : failure(Errc::timeout, "the slots did not come in time");
     }
     if (!answer.error.ok()) return answer.error;
-    slots = std::move(answer.slots);
   }
-  std::vector<Filled> filled;
-  std::vector<std::size_t> written;
-  std::vector<SlotId> unused;
-  for (const Slot& slot : slots) {
-    const auto found = by_place.find(key_of(slot.group, slot.first));
-    const bool fits = found != by_place.end() && slot.bytes == wants[found->second].bytes;
-    if (slot.grant == Grant::exists && found != by_place.end()) ok[found->second] = true;
+  mine.filled.clear();
+  mine.written.clear();
+  mine.unused.clear();
+  for (const Slot& slot : mine.slots) {
+    const std::size_t found = find_place(mine.places, key_of(slot.group, slot.first));
+    const bool fits = found != SIZE_MAX && slot.bytes == mine.wants[found].bytes;
+    if (slot.grant == Grant::exists && found != SIZE_MAX) ok[found] = true;
     if (slot.grant != Grant::granted) continue;
     if (!fits || slot.shard != impl_->shard_of(slot.group)) {
-      unused.push_back(slot.id);
+      mine.unused.push_back(slot.id);
       continue;
     }
-    copy(memory[found->second].pieces, slot.where, slot.bytes);
-    filled.push_back(Filled{slot.id, 0});
-    written.push_back(found->second);
+    copy(memory[found].pieces, slot.where, slot.bytes, total >= base::kStreamFrom);
+    mine.filled.push_back(Filled{slot.id, 0});
+    mine.written.push_back(found);
   }
-  if (Status status = abandon(unused); !status) return status;
-  if (Status status = commit(filled); !status) {
+  if (Status status = abandon(mine.unused); !status) return status;
+  if (Status status = commit(mine.filled); !status) {
     // The ring is full: give the slots up rather than leave them open until they are too old.
-    std::vector<SlotId> lost;
-    for (const Filled& item : filled) lost.push_back(item.slot);
-    static_cast<void>(abandon(lost).ok());
+    mine.unused.clear();
+    for (const Filled& item : mine.filled) mine.unused.push_back(item.slot);
+    static_cast<void>(abandon(mine.unused).ok());
     return status;
   }
-  for (const std::size_t i : written) ok[i] = true;
+  for (const std::size_t i : mine.written) ok[i] = true;
   return {};
 }
 

@@ -15,6 +15,12 @@ namespace {
 constexpr auto kSlice = std::chrono::milliseconds(5);
 constexpr auto kLookEvery = std::chrono::milliseconds(2);
 constexpr auto kSpin = std::chrono::microseconds(50);
+/// The daemon slept when we posted: it takes a wake-up (25 to 50 us in a virtual machine) before it begins.
+/// To sleep meanwhile would cost a second one.
+constexpr auto kSpinAfterBell = std::chrono::microseconds(200);
+constexpr std::uint32_t kTryAgain = 16;
+constexpr std::uint32_t kHalvings = 6;
+constexpr std::size_t kSpareTickets = 64;
 constexpr std::size_t kNamesAtOnce = 64;
 
 std::atomic<unsigned> forks_seen{0};
@@ -108,13 +114,42 @@ Ticket* Session::Impl::find(TicketId id) {
   return found == tickets.end() ? nullptr : &found->second;
 }
 
+void Ticket::renew(const base::TicketName& new_name) {
+  Answer kept_answer = std::move(answer);
+  Lease kept_lease = std::move(lease);
+  std::vector<Slot> kept_slots = std::move(slots);
+  *this = Ticket{};
+  name = new_name;
+  kept_answer.points.clear();
+  kept_answer.wishes.clear();
+  answer.points = std::move(kept_answer.points);
+  answer.wishes = std::move(kept_answer.wishes);
+  kept_lease.pieces.clear();
+  lease.pieces = std::move(kept_lease.pieces);
+  kept_slots.clear();
+  slots = std::move(kept_slots);
+}
+
 TicketId Session::Impl::add_ticket(const base::TicketName& name) {
   const TicketId id = ++last_ticket;
-  Ticket ticket;
-  ticket.name = name;
-  tickets.emplace(id, std::move(ticket));
+  if (spare_tickets_.empty()) {
+    tickets[id].name = name;
+  } else {
+    auto node = std::move(spare_tickets_.back());
+    spare_tickets_.pop_back();
+    node.key() = id;
+    node.mapped().renew(name);
+    tickets.insert(std::move(node));
+  }
   by_name[name] = id;
   return id;
+}
+
+void Session::Impl::erase_ticket(TicketId id) {
+  auto node = tickets.extract(id);
+  if (node.empty()) return;
+  by_name.erase(node.mapped().name);
+  if (spare_tickets_.size() < kSpareTickets) spare_tickets_.push_back(std::move(node));
 }
 
 base::TicketName Session::Impl::random_name() {
@@ -139,8 +174,7 @@ void Session::Impl::forget_if_done(TicketId id) {
   if (ticket == nullptr || !ticket->finished || !ticket->released || ticket->unanswered != 0) return;
   const auto open = [](const Slot& slot) { return slot.grant == Grant::granted; };
   if (std::ranges::any_of(ticket->slots, open)) return;
-  by_name.erase(ticket->name);
-  tickets.erase(id);
+  erase_ticket(id);
 }
 
 void Session::Impl::give_back(std::span<const Slot> slots) {
@@ -234,8 +268,16 @@ void Session::Impl::look_at_socket(SteadyTime now) {
   down_ = true;
 }
 
-bool Session::Impl::spin_for(std::uint32_t seen) const noexcept {
-  const auto until = std::chrono::steady_clock::now() + kSpin;
+/// Spinning pays only while answers come that soon: each miss halves it, and from then on one wait in
+/// kTryAgain tries the whole again.
+std::chrono::nanoseconds Session::Impl::spin_limit() noexcept {
+  const std::chrono::nanoseconds whole = channel.take_rang() ? kSpinAfterBell : kSpin;
+  if (misses_ % kTryAgain == 0) return whole;
+  return misses_ < kHalvings ? whole / (1U << misses_) : std::chrono::nanoseconds::zero();
+}
+
+bool Session::Impl::spin_for(std::uint32_t seen, std::chrono::nanoseconds limit) const noexcept {
+  const auto until = std::chrono::steady_clock::now() + limit;
   while (std::chrono::steady_clock::now() < until) {
     for (int i = 0; i < 16; ++i) {
       if (channel.has_completions() || channel.bell() != seen) return true;
@@ -255,12 +297,15 @@ void Session::Impl::wait_once(Lock& lock, SteadyTime deadline) {
   leader_ = true;
   // Read before the mutex goes: whoever drains from now on rings it.
   const std::uint32_t seen = channel.bell();
+  const auto limit = spin_limit();
   lock.unlock();
-  if (!spin || !spin_for(seen)) {
+  const bool saw = spin && spin_for(seen, limit);
+  if (!saw) {
     const auto left = deadline - std::chrono::steady_clock::now();
     channel.wait(std::min<base::Nanos>(left, kSlice), seen);
   }
   lock.lock();
+  misses_ = saw ? 0 : misses_ + 1;
   leader_ = false;
 }
 

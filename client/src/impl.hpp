@@ -12,6 +12,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <memory_resource>
 #include <mutex>
 #include <unordered_map>
 
@@ -52,6 +53,9 @@ struct Ticket {
   Status lease_error;
   Status reserve_error;
   Status first_error;                 ///< since the last settle
+
+  /// As new, except for the memory it has.
+  void renew(const base::TicketName& new_name);
 };
 
 /// A record that is not answered yet.
@@ -65,7 +69,7 @@ struct Pending {
 struct InternalReserve {
   bool answered = false;
   Status error;
-  std::vector<Slot> slots;
+  std::vector<Slot>* slots = nullptr;  ///< of the thread that waits in write_from
 };
 
 class STATECACHE_LOCAL Session::Impl {
@@ -101,6 +105,7 @@ class STATECACHE_LOCAL Session::Impl {
   /// Null: no such ticket.
   [[nodiscard]] Ticket* find(TicketId id);
   TicketId add_ticket(const base::TicketName& name);
+  void erase_ticket(TicketId id);
   [[nodiscard]] base::TicketName random_name();
   /// Takes every completion that is there; notices the daemon's end every few milliseconds.
   void drain();
@@ -132,10 +137,13 @@ class STATECACHE_LOCAL Session::Impl {
   Status closed() const { return failure(Errc::closed, "the daemon has gone: compute it, and attach anew"); }
 
   mutable std::mutex mutex;
-  std::unordered_map<TicketId, Ticket> tickets;
-  std::unordered_map<base::TicketName, TicketId> by_name;
-  std::unordered_map<std::uint32_t, InternalReserve> internal;
-  std::unordered_map<std::uint32_t, Pending> pending;
+  std::pmr::unsynchronized_pool_resource pool;  ///< of the tables: what ended serves what begins
+  std::pmr::unordered_map<TicketId, Ticket> tickets{&pool};
+  std::pmr::unordered_map<base::TicketName, TicketId> by_name{&pool};
+  std::pmr::unordered_map<std::uint32_t, InternalReserve> internal{&pool};
+  std::pmr::unordered_map<std::uint32_t, Pending> pending{&pool};
+  std::vector<wire::WantRecord> wants;      ///< of the record in hand; kept for their capacity
+  std::vector<wire::FilledRecord> filled;
   std::uint32_t last_cookie = 0;
   TicketId last_ticket = 0;
   Counters counters;
@@ -145,7 +153,8 @@ class STATECACHE_LOCAL Session::Impl {
   void pass_on();
   void look_at_socket(SteadyTime now);
   /// Spins for a moment; true when it saw something.
-  [[nodiscard]] bool spin_for(std::uint32_t seen) const noexcept;
+  [[nodiscard]] bool spin_for(std::uint32_t seen, std::chrono::nanoseconds limit) const noexcept;
+  [[nodiscard]] std::chrono::nanoseconds spin_limit() noexcept;
 
   // ---- completions.cpp ----
   void on_completion(const wire::Completion& completion, std::span<const std::byte> payload);
@@ -155,17 +164,20 @@ class STATECACHE_LOCAL Session::Impl {
                 std::span<const std::byte> payload);
   void on_failure(const Pending& answered, Ticket* ticket, std::uint32_t cookie, Errc code);
   [[nodiscard]] bool resolve(std::uint8_t arena, std::uint16_t extents, std::uint64_t offset, std::uint64_t bytes,
-                             std::span<const wire::ExtentRecord> table, std::vector<Extent>& out) const;
+                             std::span<const std::byte> table, Extents& out) const;
   /// What came is not what a daemon of ours sends: nothing of it is believed any more.
   void distrust() noexcept { down_ = true; }
 
   bool down_ = false;
   bool leader_ = false;
+  std::uint32_t misses_ = 0;  ///< spins in a row that saw nothing
   std::uint32_t followers_ = 0;
   std::condition_variable changed_;
   SteadyTime socket_looked_at_{};
   std::vector<base::TicketName> names_;  ///< random, not used yet
   std::vector<std::byte> payload_;       ///< of the completion in hand; kept for its capacity
+  std::vector<Slot> arrived_;            ///< slots of the completion in hand; kept likewise
+  std::vector<std::pmr::unordered_map<TicketId, Ticket>::node_type> spare_tickets_;
 };
 
 /// One part of a record's payload.

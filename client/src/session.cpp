@@ -228,6 +228,12 @@ Result<TicketId> Session::join(const TicketRef& ref) noexcept {
 }
 
 Result<Lease> Session::wait_lease(TicketId id, Micros timeout) const noexcept {
+  Lease out;
+  if (Status status = wait_lease(id, timeout, out); !status) return status;
+  return out;
+}
+
+Status Session::wait_lease(TicketId id, Micros timeout, Lease& into) const noexcept {
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
   const auto settled = [&] {
@@ -240,7 +246,9 @@ Result<Lease> Session::wait_lease(TicketId id, Micros timeout) const noexcept {
   const Ticket* ticket = impl_->find(id);
   if (ticket == nullptr) return no_ticket();
   if (Status status = lease_status(*ticket); !status) return status;
-  return ticket->lease;
+  into.tokens = ticket->lease.tokens;
+  into.pieces.assign(ticket->lease.pieces.begin(), ticket->lease.pieces.end());
+  return {};
 }
 
 Result<std::vector<Piece>> Session::pieces(TicketId id) const noexcept {
@@ -292,8 +300,8 @@ Status Session::reserve(TicketId id, std::span<const Want> wants) noexcept {
   if (Status in = impl_->enter(lock); !in) return in;
   Ticket* ticket = impl_->find(id);
   if (ticket == nullptr) return no_ticket();
-  std::vector<wire::WantRecord> records;
-  records.reserve(wants.size());
+  std::vector<wire::WantRecord>& records = impl_->wants;
+  records.clear();
   for (const Want& want : wants) {
     wire::WantRecord record;
     record.group = want.group;
@@ -317,6 +325,12 @@ Result<std::vector<Slot>> Session::slots(TicketId id) const noexcept {
 }
 
 Result<std::vector<Slot>> Session::wait_slots(TicketId id, Micros timeout) noexcept {
+  std::vector<Slot> out;
+  if (Status status = wait_slots(id, timeout, out); !status) return status;
+  return out;
+}
+
+Status Session::wait_slots(TicketId id, Micros timeout, std::vector<Slot>& into) noexcept {
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
   const auto settled = [&] {
@@ -329,9 +343,10 @@ Result<std::vector<Slot>> Session::wait_slots(TicketId id, Micros timeout) noexc
   Ticket* ticket = impl_->find(id);
   if (ticket == nullptr) return no_ticket();
   if (!ticket->reserve_error.ok()) return std::exchange(ticket->reserve_error, Status{});
-  std::vector<Slot> out = std::exchange(ticket->slots, {});
+  into.clear();
+  into.swap(ticket->slots);
   impl_->forget_if_done(id);
-  return out;
+  return {};
 }
 
 Status Session::commit(std::span<const Filled> filled) noexcept {
@@ -339,8 +354,8 @@ Status Session::commit(std::span<const Filled> filled) noexcept {
   if (Status ok = check_count(filled); !ok) return ok;
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
-  std::vector<wire::FilledRecord> records;
-  records.reserve(filled.size());
+  std::vector<wire::FilledRecord>& records = impl_->filled;
+  records.clear();
   for (const Filled& item : filled) records.push_back(wire::FilledRecord{.slot = item.slot, .valid = item.valid});
   wire::Request record = request_of(wire::Op::commit);
   record.a = static_cast<std::uint32_t>(records.size());
@@ -396,7 +411,8 @@ Status Session::release(TicketId id) noexcept {
   if (Status sent = impl_->post_for(id, *ticket, request_of(wire::Op::release), {}); !sent) return sent;
   ticket->released = true;
   ticket->leased = ticket->lease_wanted = false;
-  ticket->lease = {};
+  ticket->lease.tokens = 0;
+  ticket->lease.pieces.clear();
   return {};
 }
 
@@ -409,7 +425,8 @@ Status Session::cancel(TicketId id) noexcept {
   if (Status sent = impl_->post_for(id, *ticket, request_of(wire::Op::cancel), {}); !sent) return sent;
   ticket->finished = ticket->released = true;
   ticket->leased = ticket->lease_wanted = false;
-  ticket->lease = {};
+  ticket->lease.tokens = 0;
+  ticket->lease.pieces.clear();
   return {};
 }
 

@@ -158,37 +158,53 @@ Result<DaemonChannel> DaemonChannel::create(const ChannelSizes& sizes, std::uint
 }
 
 bool DaemonChannel::take(Request& record, std::vector<std::byte>& payload) {
-  if (broken_) return false;
+  return take_part(record, payload, sizes_.request_area) == Taken::whole;
+}
+
+DaemonChannel::Taken DaemonChannel::take_part(Request& record, std::vector<std::byte>& payload,
+                                              std::size_t at_most) {
+  if (broken_) return Taken::nothing;
   ChannelHeader& header = header_of(map_);
-  // Pairs with the store in ClientChannel::post: the record and its payload are there before the count.
-  const std::uint64_t waiting = header.request_tail.load(std::memory_order_acquire) - requests_taken_;
-  if (waiting == 0) return false;
-  if (waiting > sizes_.request_slots) {
-    broken_ = true;
-    return false;
-  }
   const Layout at = layout_of(sizes_);
-  std::memcpy(&record,
-              map_.data() + at.requests_at + (requests_taken_ % sizes_.request_slots) * sizeof(Request),
-              sizeof record);
-  payload.clear();
-  if (record.payload_bytes != 0) {
-    const auto end = payload_end(request_area_freed_,
-                                 header.request_area_head.load(std::memory_order_acquire),
-                                 sizes_.request_area,
-                                 record.payload_offset,
-                                 record.payload_bytes);
-    if (!end) {
+  if (!taking_) {
+    // Pairs with the store in ClientChannel::post: the record and its payload are there before the count.
+    const std::uint64_t waiting = header.request_tail.load(std::memory_order_acquire) - requests_taken_;
+    if (waiting == 0) return Taken::nothing;
+    if (waiting > sizes_.request_slots) {
       broken_ = true;
-      return false;
+      return Taken::nothing;
     }
-    const std::byte* from = map_.data() + at.request_area_at + record.payload_offset;
-    payload.assign(from, from + record.payload_bytes);
-    request_area_freed_ = *end;
+    std::memcpy(&record,
+                map_.data() + at.requests_at + (requests_taken_ % sizes_.request_slots) * sizeof(Request),
+                sizeof record);
+    payload.clear();
+    if (record.payload_bytes != 0) {
+      const auto end = payload_end(request_area_freed_,
+                                   header.request_area_head.load(std::memory_order_acquire),
+                                   sizes_.request_area,
+                                   record.payload_offset,
+                                   record.payload_bytes);
+      if (!end) {
+        broken_ = true;
+        return Taken::nothing;
+      }
+      payload_end_ = *end;
+      payload.reserve(record.payload_bytes);
+    }
+    taking_ = true;
+  }
+  if (record.payload_bytes != 0) {
+    const std::size_t done = payload.size();
+    const std::size_t part = std::min<std::size_t>(record.payload_bytes - done, at_most);
+    const std::byte* from = map_.data() + at.request_area_at + record.payload_offset + done;
+    payload.insert(payload.end(), from, from + part);
+    if (payload.size() < record.payload_bytes) return Taken::part;
+    request_area_freed_ = payload_end_;
     header.request_area_tail.store(request_area_freed_, std::memory_order_release);
   }
+  taking_ = false;
   header.request_head.store(++requests_taken_, std::memory_order_release);
-  return true;
+  return Taken::whole;
 }
 
 bool DaemonChannel::post(Completion completion, std::span<const std::span<const std::byte>> parts) {
@@ -310,6 +326,7 @@ bool ClientChannel::post(Request record, std::span<const std::span<const std::by
       header.daemon_sleeping.exchange(0, std::memory_order_seq_cst) != 0) {
     // Fails only when the counter is full, and then it is readable anyway.
     (void)::eventfd_write(bell_.get(), 1);
+    rang_ = true;
   }
   return true;
 }

@@ -27,6 +27,7 @@
 #include <atomic>
 #include <cstddef>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace statecached::wire {
@@ -75,6 +76,10 @@ class DaemonChannel {
   /// Copies the next record and its payload out and frees them. False: nothing there. A record whose
   /// payload lies outside what the client may have claimed marks the channel broken().
   [[nodiscard]] bool take(Request& record, std::vector<std::byte>& payload);
+  enum class Taken : std::uint8_t { nothing, part, whole };
+  /// As take(), but copies at most `at_most` bytes of payload a call. `part`: call again with the same record
+  /// and payload before anything else is taken; the record is set, its payload not whole.
+  [[nodiscard]] Taken take_part(Request& record, std::vector<std::byte>& payload, std::size_t at_most);
   /// Posts one completion with its payload parts concatenated. False: no room (the caller keeps it and
   /// stops taking requests from this client until there is; more than reply_max() never finds any).
   [[nodiscard]] bool post(Completion completion, std::span<const std::span<const std::byte>> parts);
@@ -93,6 +98,8 @@ class DaemonChannel {
   ChannelSizes sizes_;
   std::uint64_t requests_taken_ = 0;
   std::uint64_t request_area_freed_ = 0;
+  std::uint64_t payload_end_ = 0;      ///< of the record that is being taken in parts
+  bool taking_ = false;
   std::uint64_t completions_posted_ = 0;
   std::uint64_t reply_area_claimed_ = 0;
   bool broken_ = false;
@@ -110,6 +117,8 @@ class ClientChannel {
   /// Posts one record with its payload parts concatenated and rings the daemon if it sleeps.
   /// False: the ring or its area is full.
   [[nodiscard]] bool post(Request record, std::span<const std::span<const std::byte>> parts);
+  /// The daemon slept at a post() since this was asked last. As post(), with outside locking.
+  [[nodiscard]] bool take_rang() noexcept { return std::exchange(rang_, false); }
   /// Copies the next completion and its payload out. False: nothing there.
   [[nodiscard]] bool take(Completion& completion, std::vector<std::byte>& payload);
   [[nodiscard]] bool has_completions() const noexcept;
@@ -137,6 +146,7 @@ class ClientChannel {
   std::uint64_t completions_taken_ = 0;
   std::uint64_t reply_area_freed_ = 0;
   bool broken_ = false;
+  bool rang_ = false;
 };
 
 }  // namespace statecached::wire

@@ -128,7 +128,13 @@ Result<> Cache::append_keys(ClientIx client, const TicketName& name, std::span<c
 }
 
 Result<std::vector<SlotGrant>> Cache::reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now) {
-  return impl_->reserve(client, name, wants, now);
+  std::vector<SlotGrant> out;
+  SC_TRY(impl_->reserve(client, name, wants, now, out));
+  return out;
+}
+
+Result<> Cache::reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now, std::vector<SlotGrant>& out) {
+  return impl_->reserve(client, name, wants, now, out);
 }
 
 bool Cache::commit(ClientIx client, const Filled& filled, Instant now) { return impl_->commit(client, filled, now); }
@@ -150,9 +156,9 @@ Result<> Cache::release(ClientIx client, const TicketName& name, Instant now) { 
 Result<> Cache::cancel(ClientIx client, const TicketName& name, Instant now) { return impl_->release(client, name, true, now); }
 Result<> Cache::invalidate(ClientIx client, Instant now) { return impl_->invalidate(client, now); }
 
-std::vector<ClientIx> Cache::members(const TicketName& name) const {
+std::span<const ClientIx> Cache::members(const TicketName& name) const {
   const Ticket* ticket = impl_->find_ticket(name);
-  return ticket == nullptr ? std::vector<ClientIx>{} : ticket->joined;
+  return ticket == nullptr ? std::span<const ClientIx>{} : std::span<const ClientIx>(ticket->joined);
 }
 
 std::size_t Cache::step(Instant now) { return impl_->step(now); }

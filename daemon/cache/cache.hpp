@@ -132,7 +132,7 @@ struct Piece {
   std::uint32_t valid = 0;          ///< tokens of it that count here; 0 for a checkpoint
   std::uint16_t shard = 0;
   std::uint64_t payload_bytes = 0;
-  std::vector<Extent> runs;
+  ExtentList runs;
 };
 
 struct Lease {
@@ -159,7 +159,7 @@ struct SlotGrant {
   std::uint16_t shard = 0;
   std::uint32_t arena = 0;
   std::uint64_t payload_bytes = 0;
-  std::vector<Extent> runs;
+  ExtentList runs;
 };
 
 struct Filled {
@@ -326,6 +326,8 @@ class Cache {
   [[nodiscard]] Result<> append_keys(ClientIx client, const TicketName& name, std::span<const Digest> keys, std::uint32_t computed);
   /// One SlotGrant for each shard of each granted want, and one for each want that was not granted.
   [[nodiscard]] Result<std::vector<SlotGrant>> reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now);
+  /// The same, appended to `out`: a long list may be asked for in parts.
+  [[nodiscard]] Result<> reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now, std::vector<SlotGrant>& out);
   /// True: accepted. An object becomes visible when all its shards are in.
   [[nodiscard]] bool commit(ClientIx client, const Filled& filled, Instant now);
   [[nodiscard]] bool abandon(ClientIx client, SlotId slot, Instant now);
@@ -336,7 +338,7 @@ class Cache {
   /// New generation: nothing stored so far is found again, in any tier, on disk either.
   [[nodiscard]] Result<> invalidate(ClientIx client, Instant now);
   /// Clients that joined a ticket (its beginner included).
-  [[nodiscard]] std::vector<ClientIx> members(const TicketName& name) const;
+  [[nodiscard]] std::span<const ClientIx> members(const TicketName& name) const;
 
   // ---- time -------------------------------------------------------------------------------------
   /// Polls the seams, finishes transfers, writes behind, evicts ahead, expires. Returns how many

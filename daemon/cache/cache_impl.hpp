@@ -1,6 +1,7 @@
 #pragma once
-// The inside of Cache. One class, in nine files by what they do:
-//   requests.cpp   clients, tickets, leases, reservations
+// The inside of Cache. One class, in these files by what they do:
+//   requests.cpp   clients, tickets, reservations
+//   plan.cpp       depths, the choice, holds, leases
 //   keyed.cpp      where tickets lie in the tree, and namespaces that are addressed by keys
 //   tiers.cpp      space, victims, dropping copies
 //   nodes.cpp      what policies that work node by node need
@@ -22,11 +23,13 @@
 
 #include <deque>
 #include <map>
+#include <memory_resource>
 #include <unordered_map>
 #include <unordered_set>
 
 namespace statecached {
 
+inline constexpr std::size_t kSpareTickets = 256;           ///< ended ones kept for their memory
 inline constexpr std::size_t kPointsMax = 16;               ///< depths in one answer
 inline constexpr std::uint64_t kDiskOpBytes = 1ULL << 20U;  ///< one transfer (limits.md 3)
 inline constexpr std::uint64_t kBatchBytes = 8ULL << 20U;   ///< one write-behind batch
@@ -38,6 +41,12 @@ inline constexpr std::size_t kRowsPerStep = 512;            ///< taken over at s
 
 /// What the tiers know of an object, beside the policy's Object of the same number.
 struct Resident {
+  // What a lease looks at lies together, in two lines of the processor's cache.
+  std::uint64_t payload = 0;        ///< of one shard
+  std::uint32_t hits = 0;
+  std::uint16_t shards = 1;
+  bool prefetched = false;          ///< read from NVMe and not leased since
+  bool writing_behind = false;      ///< in a batch
   std::array<PageRuns, 2> runs;     ///< device, host
   std::uint16_t path = 0;           ///< drive
   PageRuns disk;
@@ -45,17 +54,12 @@ struct Resident {
   ObjectId id;
   ObjectNumber number = 0;          ///< of its catalog row; 0 before one was planned
   std::uint32_t domain = 0;
-  std::uint64_t payload = 0;        ///< of one shard
-  std::uint16_t shards = 1;
   std::uint64_t shards_in = 0;      ///< bit per committed shard
   boost::container::small_vector<std::uint32_t, 1> slots;  ///< open reservations, one a shard not yet in
   Instant reserved{};
   Tier home = Tier::none;           ///< where it is being written
-  bool writing_behind = false;      ///< in a batch
   bool copying_down = false;
   bool not_worth_disk = false;      ///< priced out: may be dropped unwritten
-  bool prefetched = false;          ///< read from NVMe and not leased since
-  std::uint32_t hits = 0;
 };
 
 struct DomainInfo {
@@ -84,12 +88,13 @@ struct SpaceInfo {
 };
 
 struct ClientInfo {
+  explicit ClientInfo(std::pmr::memory_resource* pool) : slots(pool), tickets(pool) {}
   bool attached = false;
   NamespaceIx space = 0;
   MemberInfo member;
   std::uint64_t leased_bytes = 0;
-  std::unordered_set<std::uint64_t> slots;
-  std::unordered_set<TicketName> tickets;  ///< begun or joined
+  std::pmr::unordered_set<std::uint64_t> slots;
+  std::pmr::unordered_set<TicketName> tickets;  ///< begun or joined
 };
 
 struct Held {
@@ -279,7 +284,7 @@ class CacheImpl {
   Result<const Lease*> acquire(ClientIx client, const TicketName& name, std::uint32_t at_most, Have have, Instant now);
   Result<> append(const TicketName& name, ClientIx client, std::span<const Token> tokens, std::span<const Mark> marks, std::uint32_t computed);
   Result<> append_keys(const TicketName& name, ClientIx client, std::span<const Digest> keys, std::uint32_t computed);
-  Result<std::vector<SlotGrant>> reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now);
+  Result<> reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now, std::vector<SlotGrant>& out);
   bool commit(ClientIx client, const Filled& filled, Instant now);
   bool abandon(ClientIx client, SlotId id, Instant now);
   Result<> finish(ClientIx client, const TicketName& name, std::uint32_t prefilled, Nanos prefill, Instant now);
@@ -390,8 +395,12 @@ class CacheImpl {
   bool quiet_ = false;                                 ///< a node is going as a whole: it is queued again at the end
   std::array<std::unique_ptr<EvictionPolicy>, kTiers> victims_;
   std::vector<SpaceInfo> spaces_;
+  std::pmr::unsynchronized_pool_resource pool_;        ///< of small tables: what ended serves what begins
   std::vector<ClientInfo> clients_;
-  std::unordered_map<TicketName, Ticket> tickets_;
+  using TicketMap = std::unordered_map<TicketName, Ticket>;
+  TicketMap tickets_;
+  std::vector<TicketMap::node_type> spare_tickets_;    ///< ended; kept for the memory they have
+  std::vector<std::vector<Piece>> spare_pieces_;
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_slots_;
   std::array<std::uint64_t, kTiers> held_bytes_{};
@@ -483,6 +492,25 @@ class CacheImpl {
   [[nodiscard]] bool in_time(const Ticket& ticket, const std::vector<ObjectIx>& to_load, Instant now) const;
 
   // requests.cpp, inside
+  struct Choice {                                      ///< one depth that plan() may choose
+    std::uint32_t depth = 0;
+    double seconds = 0;
+    std::vector<Cover> covers;
+    std::vector<ObjectIx> to_load;
+    std::uint64_t bytes = 0;
+  };
+  // What plan() works with; kept for their memory.
+  std::vector<NodeIx> path_;
+  ResumeScan scan_;
+  std::vector<std::uint32_t> depths_;
+  std::vector<Cover> covers_;
+  std::vector<Choice> choices_;
+  std::vector<ObjectIx> fresh_;
+  std::vector<Held> letting_go_;
+  [[nodiscard]] TicketMap::node_type new_ticket();
+  void list_choices(Ticket& ticket, std::size_t& count);
+  void add_runs(const PageRuns& runs, std::uint32_t arena, std::uint16_t shard, std::uint64_t padded, std::uint64_t bytes, ExtentList& out) const;
+  void unhold_all(std::span<const Held> held, Instant now);
   void plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, bool load, Instant now);
   void touch(const std::vector<NodeIx>& path, NodeIx deepest, Instant now);
   void hold_tail(Ticket& ticket, ObjectIx o, Instant now);

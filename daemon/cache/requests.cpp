@@ -1,6 +1,5 @@
 #include "daemon/cache/cache_impl.hpp"
 #include "policy/admission.hpp"
-#include "policy/clairvoyant.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -46,7 +45,7 @@ Result<ClientIx> CacheImpl::attach(const NamespaceSpec& spec, MemberInfo member,
   }
   ++space.clients;
   space.removed = false;
-  ClientInfo& client = clients_.emplace_back();
+  ClientInfo& client = clients_.emplace_back(&pool_);
   client.attached = true;
   client.space = ix;
   client.member = std::move(member);
@@ -108,11 +107,42 @@ NodeIx CacheImpl::add_domain_root(NamespaceIx ns, std::uint32_t number) {
   return index_.add_root(ns, {spec.tokens_per_key, (spec.key_bytes + 3U) / 4U, std::uint64_t{ns + 1U} << 32U | number});
 }
 
+namespace {
+
+constexpr std::size_t kSpareTokens = 1U << 17U;  ///< a longer sequence gives its memory back
+
+}  // namespace
+
+/// As new, but with the memory of one that ended.
+CacheImpl::TicketMap::node_type CacheImpl::new_ticket() {
+  if (spare_tickets_.empty()) {
+    TicketMap nursery;
+    return nursery.extract(nursery.try_emplace(TicketName{}).first);
+  }
+  TicketMap::node_type node = std::move(spare_tickets_.back());
+  spare_tickets_.pop_back();
+  Ticket& old = node.mapped();
+  Ticket fresh;
+  const auto keep = [](auto& to, auto& from) {
+    from.clear();
+    to.swap(from);
+  };
+  keep(fresh.tokens, old.tokens);
+  keep(fresh.marks, old.marks);
+  keep(fresh.held, old.held);
+  keep(fresh.joined, old.joined);
+  keep(fresh.answer.points, old.answer.points);
+  keep(fresh.answer.wishes, old.answer.wishes);
+  old = std::move(fresh);
+  return node;
+}
+
 Result<const Answer*> CacheImpl::begin(ClientIx client, const TicketName& name, const BeginRequest& request, Instant now) {
   ClientInfo& who = clients_.at(client);
   if (name.is_zero()) return fail(Errc::invalid_argument, "a ticket's name must not be zero");
   if (tickets_.contains(name)) return fail(Errc::already_exists, "a ticket of this name exists: names are random and used once");
-  Ticket fresh;
+  TicketMap::node_type node = new_ticket();
+  Ticket& fresh = node.mapped();
   fresh.space = who.space;
   fresh.domain = request.domain;
   const NodeIx root = domain_root(who.space, request.domain, fresh.domain_number);
@@ -160,7 +190,8 @@ Result<const Answer*> CacheImpl::begin(ClientIx client, const TicketName& name, 
   fresh.soft_until = now + options_.soft_hold_age;
   fresh.anchor = {root, 0};
   index_.reference(root);
-  Ticket& ticket = tickets_.emplace(name, std::move(fresh)).first->second;
+  node.key() = name;
+  Ticket& ticket = tickets_.insert(std::move(node)).position->second;
   who.tickets.insert(name);
   ++counters_.requests;
   counters_.input_tokens += ticket.prompt - ticket.origin;
@@ -177,237 +208,6 @@ Result<const Answer*> CacheImpl::refresh(ClientIx client, const TicketName& name
     if (ticket->loading == 0) plan(*ticket, ticket->at_most, false, true, now);
   }
   return &ticket->answer;
-}
-
-void CacheImpl::touch(const std::vector<NodeIx>& path, NodeIx deepest, Instant now) {
-  // Marconi refreshes what was used, and closure protects its ancestors; LRU refreshes the whole path.
-  if (traits_.refresh_path) {
-    for (NodeIx node : path) {
-      stamp(node, now);
-      requeue(node, now);
-    }
-    return;
-  }
-  if (deepest == kNil) return;
-  stamp(deepest, now);
-  ++index_.node(deepest).hits;
-  requeue(deepest, now);
-}
-
-/// Matches the ticket's sequence, lists the depths it could resume from, chooses one and holds what it
-/// needs (hold != none), loading what lies on NVMe when `load`.
-void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, bool load, Instant now) {
-  let_go(ticket, now);
-  const SpaceInfo& space = spaces_[ticket.space];
-  std::vector<NodeIx> path;
-  std::optional<PolicyTime> policy_time(std::in_place, *this);
-  const Position here = match_ticket(ticket, path);
-  // Depths in the tree; what the ticket and its client see counts from ticket.origin.
-  const std::uint32_t offset = ticket.offset();
-  const std::uint32_t base = ticket.base;
-  const ResumeScan scan(index_, space.spec.groups, path, here, ticket.marks, base);
-  const std::uint32_t size = ticket.prompt + offset;
-  const std::uint32_t limit = std::max(ticket.origin, std::min(at_most, ticket.prompt - std::min(ticket.prompt, ticket.keep_back))) + offset;
-  const auto depths = scan.depths({limit, space.spec.resume_grid, offset}, kPointsMax);
-  Answer& answer = ticket.answer;
-  ++answer.version;
-  answer.points.clear();
-  answer.best = 0;
-  answer.usable = 0;
-  answer.stored = scan.stored() - offset;
-  answer.state = TicketState::ready;
-  answer.wishes = wishes({ticket.prompt, here.at - offset, depths.empty() ? ticket.origin : depths.back() - offset, std::lcm(space.spec.checkpoint_grid, ticket.shape.tokens), ticket.keep_back, space.has_end, options_.policy.every_tokens}, options_.policy.admission);
-  if (options_.policy.admission == Admission::future && space.has_end) answer.wishes = options_.policy.future->partings(limit - offset, space.spec.checkpoint_grid);
-
-  struct Choice {
-    std::uint32_t depth = 0;
-    double seconds = 0;
-    std::vector<Cover> covers;
-    std::vector<ObjectIx> to_load;
-    std::uint64_t bytes = 0;
-  };
-  std::vector<Choice> choices;
-  std::vector<Cover> covers;
-  const double rate = space.speeds.engine_flops;
-  for (std::uint32_t depth : depths) {
-    if (!scan.needs(depth, covers)) continue;
-    Choice choice;
-    choice.depth = depth;
-    Point point;
-    point.tokens = depth - offset;
-    point.tier = Tier::device;
-    double visible = 0;
-    // What the engine has already is neither held nor loaded nor leased.
-    std::erase_if(covers, [&](const Cover& cover) {
-      const Object& object = index_.object(cover.object);
-      // Of a group that looks ahead the engine holds as much as it can resume with.
-      const std::uint32_t ahead = space.spec.groups[object.group].lookahead + offset;
-      return cover.valid > 0 ? ticket.have.every != 0 && object.first + cover.valid - ahead <= ticket.have.every : object.end - ahead == ticket.have.end;
-    });
-    for (const Cover& cover : covers) {
-      const Object& object = index_.object(cover.object);
-      const Tier tier = object.highest();
-      point.tier = std::max(point.tier, tier);
-      visible += static_cast<double>(object.bytes) / space.speeds.load[index(tier)];
-      if (tier != Tier::nvme) continue;
-      choice.to_load.push_back(cover.object);
-      point.bytes += object.bytes;
-    }
-    if (covers.empty()) point.tier = Tier::none;
-    const double wait = point.bytes == 0 ? 0 : static_cast<double>(point.bytes) / space.speeds.load[index(Tier::nvme)];
-    point.ready_in = from_seconds(wait);
-    point.recompute = from_seconds(space.spec.cost.flops(base, depth) / rate);
-    choice.seconds = options_.follow_verdict ? visible + space.spec.cost.flops(depth, size) / rate : -static_cast<double>(depth);
-    choice.bytes = point.bytes;
-    choice.covers = covers;
-    if (point.bytes == 0) answer.usable = depth - offset;
-    answer.points.push_back(point);
-    choices.push_back(std::move(choice));
-  }
-  const double from_zero = options_.follow_verdict ? space.spec.cost.flops(base, size) / rate : 0;
-  std::sort(choices.begin(), choices.end(), [](const Choice& a, const Choice& b) { return a.seconds < b.seconds; });
-  touch(path, kNil, now);
-  policy_time.reset();
-  bool room_made = false;
-  const auto still_there = [&](const Choice& choice) {
-    std::size_t on_nvme = 0;
-    for (const Cover& cover : choice.covers) {
-      const Object& object = index_.object(cover.object);
-      if (object.state != ObjectState::visible) return false;
-      if (object.highest() == Tier::nvme) ++on_nvme;
-    }
-    return on_nvme == choice.to_load.size();  // none left memory since they were listed
-  };
-  for (const Choice& choice : choices) {
-    if (choice.seconds >= from_zero && !only_ready) break;
-    if (only_ready && choice.bytes > 0) continue;
-    if (choice.bytes > 0 && (!load || ticket.hold == HoldKind::none)) {
-      answer.best = choice.depth - offset;
-      answer.state = TicketState::pending;
-      return;
-    }
-    if (choice.bytes > 0 && !in_time(ticket, choice.to_load, now)) {
-      ++counters_.prefetch_refused;
-      continue;
-    }
-    // Making room for a deeper choice may have evicted what this one needs.
-    if (room_made && !still_there(choice)) continue;
-    for (const Cover& cover : choice.covers) hold(cover.object, now);
-    const auto put_back = [&] {
-      for (const Cover& cover : choice.covers) unhold(cover.object, now);
-    };
-    // Host space is claimed whole or not at all: each object that is not yet on its way gets its runs now.
-    std::vector<ObjectIx> fresh;
-    bool fits = true;
-    for (ObjectIx o : choice.to_load) {
-      if (loads_.contains(o)) continue;
-      const bool contiguous = space.spec.groups[index_.object(o).group].contiguous;
-      if (!allocate(Tier::host, index_.object(o).bytes, contiguous, residents_[o].runs[index(Tier::host)], now)) {
-        fits = false;
-        break;
-      }
-      fresh.push_back(o);
-    }
-    room_made = true;
-    if (!fits) {
-      for (ObjectIx o : fresh) {
-        host_.free(residents_[o].runs[index(Tier::host)]);
-        residents_[o].runs[index(Tier::host)].clear();
-      }
-      put_back();
-      continue;
-    }
-    ticket.chosen = choice.depth - offset;
-    answer.best = ticket.chosen;
-    ticket.held.clear();
-    for (const Cover& cover : choice.covers) {
-      ticket.held.push_back({cover.object, cover.valid, index_.object(cover.object).highest()});
-    }
-    if (choice.to_load.empty()) {
-      if (ticket.hold == HoldKind::none) let_go(ticket, now);
-    } else {
-      ticket.loading = choice.to_load.size();
-      answer.state = TicketState::loading;
-      for (ObjectIx o : choice.to_load) loads_[o].waiters.push_back(ticket.name);
-      start_loads(ticket, fresh, now);
-    }
-    if (ticket.chosen > 0 && !traits_.refresh_path) touch(path, index_.node_at(here.node, choice.depth), now);
-    break;
-  }
-  if (ticket.want_lease && ticket.loading == 0) make_lease(ticket, now);
-}
-
-void CacheImpl::let_go(Ticket& ticket, Instant now) {
-  for (const Held& held : ticket.held) {
-    const auto load = loads_.find(held.object);
-    if (load != loads_.end()) std::erase(load->second.waiters, ticket.name);
-  }
-  const std::vector<Held> held = std::move(ticket.held);
-  ticket.held.clear();
-  ticket.loading = 0;
-  ticket.chosen = 0;
-  if (ticket.lease) {
-    clients_[ticket.owner].leased_bytes -= std::min(clients_[ticket.owner].leased_bytes, ticket.leased_bytes);
-    ticket.leased_bytes = 0;
-    ticket.lease.reset();
-  }
-  for (auto it = held.rbegin(); it != held.rend(); ++it) unhold(it->object, now);
-}
-
-void CacheImpl::make_lease(Ticket& ticket, Instant now) {
-  const SpaceInfo& space = spaces_[ticket.space];
-  std::uint64_t bytes = 0;
-  for (const Held& held : ticket.held) bytes += index_.object(held.object).bytes;
-  ClientInfo& owner = clients_[ticket.owner];
-  if (owner.leased_bytes + bytes > options_.lease_bytes_max) {
-    ++counters_.refused[static_cast<std::size_t>(Reason::quota)];
-    let_go(ticket, now);
-    ticket.answer.best = 0;
-    bytes = 0;
-  }
-  owner.leased_bytes += bytes;
-  ticket.leased_bytes = bytes;
-  ticket.answer.state = TicketState::ready;
-  Lease lease;
-  lease.tokens = ticket.chosen;
-  std::uint16_t counted_group = UINT16_MAX;
-  for (std::size_t g = 0; g < space.spec.groups.size() && counted_group == UINT16_MAX; ++g) {
-    if (space.spec.groups[g].need == Need::every) counted_group = static_cast<std::uint16_t>(g);
-  }
-  for (const Held& held : ticket.held) {
-    const Object& object = index_.object(held.object);
-    Resident& resident = residents_[held.object];
-    const Tier tier = object.highest();
-    SC_ASSERT(tier == Tier::device || tier == Tier::host);
-    const std::uint64_t padded = round_up(resident.payload, kPage);
-    const Group& group = space.spec.groups[object.group];
-    std::uint64_t payload = resident.payload;
-    if (held.valid > 0 && group.token_major) payload = std::min(payload, space.spec.payload_bytes(object.group, held.valid));
-    for (std::uint16_t shard = 0; shard < resident.shards; ++shard) {
-      Piece piece;
-      piece.group = object.group;
-      piece.tier_at_begin = held.tier_at_begin;
-      piece.arena = tier == Tier::device ? kDeviceArena : kHostArena;
-      piece.first = object.first - ticket.offset();
-      piece.valid = held.valid;
-      piece.shard = shard;
-      piece.payload_bytes = payload;
-      for (const MemoryRun& run : shard_runs(resident.runs[index(tier)], piece.arena, shard, padded, payload)) {
-        piece.runs.push_back({run.at.offset, run.bytes});
-      }
-      lease.pieces.push_back(std::move(piece));
-    }
-    resident.prefetched = false;
-    ++resident.hits;
-    if (object.group == counted_group || (counted_group == UINT16_MAX && held.valid == 0)) {
-      const std::uint32_t tokens = counted_group == UINT16_MAX ? ticket.chosen - ticket.origin : held.valid;
-      if (held.tier_at_begin != Tier::none) counters_.hit_tokens[index(held.tier_at_begin)] += tokens;
-    }
-  }
-  counters_.flops_saved += space.spec.cost.flops(ticket.origin, ticket.chosen);
-  ++counters_.leases;
-  ticket.resumed = ticket.chosen;
-  ticket.lease = std::move(lease);
 }
 
 Result<> CacheImpl::join(ClientIx client, const TicketName& name, Instant now) {
@@ -640,24 +440,22 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
     answer.arena = home == Tier::device ? kDeviceArena : kHostArena;
     answer.payload_bytes = payload;
     answer.runs.clear();
-    for (const MemoryRun& run : shard_runs(runs, answer.arena, shard, padded, padded)) answer.runs.push_back({run.at.offset, run.bytes});
+    add_runs(runs, answer.arena, shard, padded, padded, answer.runs);
     if (shard + 1 < group.shards) out.push_back(answer);
   }
   ++counters_.grants;
   return answer;
 }
 
-Result<std::vector<SlotGrant>> CacheImpl::reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now) {
+Result<> CacheImpl::reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now, std::vector<SlotGrant>& out) {
   SC_ASSIGN(Ticket * ticket, ticket_of(client, name));
-  std::vector<SlotGrant> out;
-  out.reserve(wants.size());
   if (traits_.whole_nodes) prepare_insert(*ticket, wants, now);
   for (const WantItem& want : wants) {
     ++counters_.reservations;
     SlotGrant last = reserve_one(*ticket, client, want, now, out);
     out.push_back(std::move(last));
   }
-  return out;
+  return {};
 }
 
 void CacheImpl::close_slot(std::uint32_t s) {
@@ -712,7 +510,7 @@ bool CacheImpl::commit(ClientIx client, const Filled& filled, Instant now) {
 
 /// A committed object becomes visible when what it hangs on is; so may those that waited for it.
 void CacheImpl::appear(ObjectIx o, Instant now) {
-  std::vector<ObjectIx> ready{o};
+  boost::container::small_vector<ObjectIx, 16> ready{o};
   while (!ready.empty()) {
     const ObjectIx ix = ready.back();
     ready.pop_back();
@@ -847,7 +645,8 @@ void CacheImpl::end_ticket(const TicketName& name, Instant now) {
       for (NodeIx n = anchor; n != kNil; n = index_.node(n).parent) victims->passed(n);
     }
   }
-  tickets_.erase(name);
+  TicketMap::node_type node = tickets_.extract(name);
+  if (spare_tickets_.size() < kSpareTickets && node.mapped().tokens.capacity() <= kSpareTokens) spare_tickets_.push_back(std::move(node));
   index_.unreference(anchor);
 }
 

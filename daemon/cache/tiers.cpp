@@ -160,7 +160,7 @@ std::vector<ObjectIx> CacheImpl::children_of(ObjectIx o) const {
   if (!parent.full) return out;
   // A child begins or ends within the next cell, in this node or in one below it.
   const std::uint32_t reach = parent.end + spaces_[parent.space].spec.groups[parent.group].block_tokens;
-  std::vector<NodeIx> stack{parent.node};
+  boost::container::small_vector<NodeIx, 16> stack{parent.node};
   while (!stack.empty()) {
     const Node& node = index_.node(stack.back());
     stack.pop_back();

@@ -157,7 +157,19 @@ Json serving_json(const Snapshot& s) {
       {"control_refused", s.control_refused},
       {"sleeps", v.sleeps},
       {"begin_us", {{"p50", us(v.begin_ns.quantile(0.5))}, {"p99", us(v.begin_ns.quantile(0.99))}}},
-      {"turn_us", {{"p50", us(v.turn_ns.quantile(0.5))}, {"p99", us(v.turn_ns.quantile(0.99))}}}};
+      {"turn_us", {{"p50", us(v.turn_ns.quantile(0.5))}, {"p99", us(v.turn_ns.quantile(0.99))}}},
+      {"steps", v.step_cpu_ns.count()},
+      {"steps_over_100us", v.step_cpu_ns.count() - v.step_cpu_ns.count_up_to(100'000)},
+      {"steps_over_200us", v.step_cpu_ns.count() - v.step_cpu_ns.count_up_to(200'000)},
+      {"slices", v.slices},
+      {"step_cpu_us",
+       {{"p50", us(v.step_cpu_ns.quantile(0.5))},
+        {"p99", us(v.step_cpu_ns.quantile(0.99))},
+        {"max", us(v.step_cpu_ns.max())}}},
+      {"step_wall_us",
+       {{"p50", us(v.step_wall_ns.quantile(0.5))},
+        {"p99", us(v.step_wall_ns.quantile(0.99))},
+        {"max", us(v.step_wall_ns.max())}}}};
 }
 
 /// "ok" or what an operator should look at first.

@@ -205,6 +205,8 @@ void serving(Page& page, const Snapshot& s) {
   page.counter("control_refused_total", "Attaches refused.", s.control_refused);
   page.histogram("begin_seconds", "From taking a begin to posting its answer.", s.serving.begin_ns);
   page.histogram("turn_seconds", "Turns of the conductor that had work.", s.serving.turn_ns);
+  page.histogram("conductor_step_seconds", "Steps of the conductor: its thread's processor time.", s.serving.step_cpu_ns);
+  page.histogram("conductor_step_wall_seconds", "The same steps on the wall.", s.serving.step_wall_ns);
   page.gauge("clients", "Clients attached.", s.clients);
   page.gauge("tickets", "Tickets open.", s.tickets);
 }

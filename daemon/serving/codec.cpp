@@ -18,10 +18,12 @@ std::span<const T> view(std::span<const std::byte> payload, std::size_t at, std:
   return {reinterpret_cast<const T*>(payload.data() + at), count};
 }
 
+/// The `at`-th T of the payload, which may lie unaligned in it.
 template <class T>
-std::vector<T> copies(std::span<const std::byte> payload, std::size_t count) {
-  std::vector<T> out(count);
-  if (count != 0) std::memcpy(out.data(), payload.data(), count * sizeof(T));
+T copy_at(std::span<const std::byte> payload, std::size_t at) {
+  SC_ASSERT((at + 1) * sizeof(T) <= payload.size());
+  T out;
+  std::memcpy(&out, payload.data() + at * sizeof(T), sizeof(T));
   return out;
 }
 
@@ -53,11 +55,34 @@ Result<> check_count(std::size_t count,
   return {};
 }
 
-template <class T>
-void put(std::vector<std::byte>& out, const T& value) {
-  static_assert(std::is_trivially_copyable_v<T>);
-  const auto bytes = std::as_bytes(std::span(&value, 1));
-  out.insert(out.end(), bytes.begin(), bytes.end());
+/// Writes records one after another into memory that was made for the most of them.
+class Writer {
+ public:
+  /// `at_most`: bytes that put() will be asked for.
+  Writer(std::vector<std::byte>& out, std::size_t at_most) : out_(out) { out_.resize(at_most); }
+
+  template <class T>
+  void put(const T& value) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    SC_ASSERT(at_ + sizeof value <= out_.size());
+    std::memcpy(out_.data() + at_, &value, sizeof value);
+    at_ += sizeof value;
+  }
+
+  [[nodiscard]] std::size_t size() const { return at_; }
+
+  void finish() { out_.resize(at_); }
+
+ private:
+  std::vector<std::byte>& out_;
+  std::size_t at_ = 0;
+};
+
+Reply renewed(Reply reuse, wire::Event event, const TicketName& ticket) {
+  reuse.completion = wire::Completion{};
+  reuse.completion.event = static_cast<std::uint16_t>(event);
+  reuse.completion.ticket = ticket;
+  return reuse;
 }
 
 /// Collects runs: one is written inline into the record, more go to the table behind the records.
@@ -68,7 +93,7 @@ class Runs {
     std::uint64_t offset;
   };
 
-  Where add(const std::vector<Extent>& runs) {
+  Where add(const ExtentList& runs) {
     if (runs.size() == 1) return {1, runs.front().offset};
     if (runs.size() > std::numeric_limits<std::uint16_t>::max()) {
       overflow_ = true;
@@ -81,8 +106,8 @@ class Runs {
   }
 
   void append_to(std::vector<std::byte>& out) const {
-    for (const wire::ExtentRecord& record : table_)
-      put(out, record);
+    const auto bytes = std::as_bytes(std::span(table_));
+    out.insert(out.end(), bytes.begin(), bytes.end());
   }
 
   [[nodiscard]] std::uint32_t size() const { return static_cast<std::uint32_t>(table_.size()); }
@@ -203,12 +228,12 @@ Result<AppendArgs> decode_append(const wire::Request& record, std::span<const st
 
 Result<std::vector<WantItem>> decode_wants(const wire::Request& record,
                                            std::span<const std::byte> payload,
-                                           std::size_t groups) {
+                                           std::size_t groups,
+                                           std::vector<WantItem> out) {
   SC_TRY(check_count(record.a, sizeof(wire::WantRecord), payload, "wants"));
-  const auto records = copies<wire::WantRecord>(payload, record.a);
-  std::vector<WantItem> out;
-  out.reserve(records.size());
-  for (const wire::WantRecord& want : records) {
+  out.clear();
+  for (std::uint32_t i = 0; i < record.a; ++i) {
+    const auto want = copy_at<wire::WantRecord>(payload, i);
     if (want.group >= groups)
       return fail(Errc::invalid_argument,
                   fmt::format("a want for group {} of {}", want.group, groups));
@@ -222,22 +247,29 @@ Result<std::vector<WantItem>> decode_wants(const wire::Request& record,
 }
 
 Result<std::vector<Filled>> decode_filled(const wire::Request& record,
-                                          std::span<const std::byte> payload) {
+                                          std::span<const std::byte> payload,
+                                          std::vector<Filled> out) {
   SC_TRY(check_count(record.a, sizeof(wire::FilledRecord), payload, "filled slots"));
-  std::vector<Filled> out;
-  for (const wire::FilledRecord& item : copies<wire::FilledRecord>(payload, record.a))
+  out.clear();
+  for (std::uint32_t i = 0; i < record.a; ++i) {
+    const auto item = copy_at<wire::FilledRecord>(payload, i);
     out.push_back({item.slot, item.valid});
+  }
   return out;
 }
 
 Result<std::vector<SlotId>> decode_slots(const wire::Request& record,
-                                         std::span<const std::byte> payload) {
+                                         std::span<const std::byte> payload,
+                                         std::vector<SlotId> out) {
   SC_TRY(check_count(record.a, sizeof(std::uint64_t), payload, "slots"));
-  return copies<SlotId>(payload, record.a);
+  out.clear();
+  for (std::uint32_t i = 0; i < record.a; ++i)
+    out.push_back(copy_at<std::uint64_t>(payload, i));
+  return out;
 }
 
-Reply encode_answer(const TicketName& ticket, const Answer& answer) {
-  Reply reply = encode_done(wire::Event::answer, ticket, Errc::ok);
+Reply encode_answer(const TicketName& ticket, const Answer& answer, Reply reuse) {
+  Reply reply = renewed(std::move(reuse), wire::Event::answer, ticket);
   wire::AnswerRecord head;
   head.version = answer.version;
   head.best = answer.best;
@@ -246,9 +278,10 @@ Reply encode_answer(const TicketName& ticket, const Answer& answer) {
   head.points = static_cast<std::uint32_t>(answer.points.size());
   head.wishes = static_cast<std::uint32_t>(answer.wishes.size());
   head.state = static_cast<std::uint8_t>(answer.state);
-  reply.payload.reserve(sizeof head + answer.points.size() * sizeof(wire::PointRecord) +
-                        answer.wishes.size() * 4);
-  put(reply.payload, head);
+  Writer out(reply.payload,
+             sizeof head + answer.points.size() * sizeof(wire::PointRecord) +
+                 answer.wishes.size() * sizeof(std::uint32_t));
+  out.put(head);
   for (const Point& point : answer.points) {
     wire::PointRecord record;
     record.tokens = point.tokens;
@@ -256,17 +289,20 @@ Reply encode_answer(const TicketName& ticket, const Answer& answer) {
     record.bytes = point.bytes;
     record.ready_in_us = micros32(point.ready_in);
     record.recompute_us = micros32(point.recompute);
-    put(reply.payload, record);
+    out.put(record);
   }
   for (const std::uint32_t wish : answer.wishes)
-    put(reply.payload, wish);
+    out.put(wish);
   return reply;
 }
 
-Reply encode_lease(const TicketName& ticket, const Lease& lease, const MemberInfo& member) {
-  Reply reply = encode_done(wire::Event::leased, ticket, Errc::ok);
+Reply encode_lease(const TicketName& ticket,
+                   const Lease& lease,
+                   const MemberInfo& member,
+                   Reply reuse) {
+  Reply reply = renewed(std::move(reuse), wire::Event::leased, ticket);
   Runs runs;
-  reply.payload.reserve(lease.pieces.size() * sizeof(wire::PieceRecord));
+  Writer out(reply.payload, lease.pieces.size() * sizeof(wire::PieceRecord));
   for (const Piece& piece : lease.pieces) {
     if (piece.shard != shard_of(member, piece.group)) continue;
     const Runs::Where where = runs.add(piece.runs);
@@ -280,9 +316,10 @@ Reply encode_lease(const TicketName& ticket, const Lease& lease, const MemberInf
     record.extents = where.extents;
     record.offset = where.offset;
     record.bytes = piece.payload_bytes;
-    put(reply.payload, record);
+    out.put(record);
   }
   if (runs.overflow()) return encode_done(wire::Event::done, ticket, Errc::no_space);
+  out.finish();
   reply.completion.a = lease.tokens;
   reply.completion.b = static_cast<std::uint32_t>(reply.payload.size() / sizeof(wire::PieceRecord));
   reply.completion.c = runs.size();
@@ -290,10 +327,10 @@ Reply encode_lease(const TicketName& ticket, const Lease& lease, const MemberInf
   return reply;
 }
 
-Reply encode_slots(const TicketName& ticket, std::span<const SlotGrant> grants) {
-  Reply reply = encode_done(wire::Event::slots, ticket, Errc::ok);
+Reply encode_slots(const TicketName& ticket, std::span<const SlotGrant> grants, Reply reuse) {
+  Reply reply = renewed(std::move(reuse), wire::Event::slots, ticket);
   Runs runs;
-  reply.payload.reserve(grants.size() * sizeof(wire::SlotRecord));
+  Writer out(reply.payload, grants.size() * sizeof(wire::SlotRecord));
   for (const SlotGrant& grant : grants) {
     const Runs::Where where = runs.add(grant.runs);
     wire::SlotRecord record;
@@ -307,9 +344,10 @@ Reply encode_slots(const TicketName& ticket, std::span<const SlotGrant> grants) 
     record.extents = where.extents;
     record.offset = where.offset;
     record.bytes = grant.payload_bytes;
-    put(reply.payload, record);
+    out.put(record);
   }
   if (runs.overflow()) return encode_done(wire::Event::done, ticket, Errc::no_space);
+  out.finish();
   reply.completion.a = static_cast<std::uint32_t>(grants.size());
   reply.completion.b = runs.size();
   runs.append_to(reply.payload);

@@ -31,13 +31,17 @@ struct AppendArgs {
 [[nodiscard]] Result<std::span<const Digest>> decode_keys(const wire::Request& record,
                                                           std::span<const std::byte> payload);
 /// Group indices below `groups`, ranges that are not empty backwards.
+/// `reuse`: memory for the result.
 [[nodiscard]] Result<std::vector<WantItem>> decode_wants(const wire::Request& record,
                                                          std::span<const std::byte> payload,
-                                                         std::size_t groups);
+                                                         std::size_t groups,
+                                                         std::vector<WantItem> reuse = {});
 [[nodiscard]] Result<std::vector<Filled>> decode_filled(const wire::Request& record,
-                                                        std::span<const std::byte> payload);
+                                                        std::span<const std::byte> payload,
+                                                        std::vector<Filled> reuse = {});
 [[nodiscard]] Result<std::vector<SlotId>> decode_slots(const wire::Request& record,
-                                                       std::span<const std::byte> payload);
+                                                       std::span<const std::byte> payload,
+                                                       std::vector<SlotId> reuse = {});
 
 /// A completion and its payload, ready to be posted.
 struct Reply {
@@ -45,12 +49,18 @@ struct Reply {
   std::vector<std::byte> payload;
 };
 
-[[nodiscard]] Reply encode_answer(const TicketName& ticket, const Answer& answer);
+/// `reuse`: a reply that was sent, for its memory.
+[[nodiscard]] Reply encode_answer(const TicketName& ticket,
+                                  const Answer& answer,
+                                  Reply reuse = {});
 /// Only the pieces of this member's shards.
 [[nodiscard]] Reply encode_lease(const TicketName& ticket,
                                  const Lease& lease,
-                                 const MemberInfo& member);
-[[nodiscard]] Reply encode_slots(const TicketName& ticket, std::span<const SlotGrant> grants);
+                                 const MemberInfo& member,
+                                 Reply reuse = {});
+[[nodiscard]] Reply encode_slots(const TicketName& ticket,
+                                 std::span<const SlotGrant> grants,
+                                 Reply reuse = {});
 [[nodiscard]] Reply encode_done(wire::Event event, const TicketName& ticket, Errc code);
 
 /// The member's shard of this group.

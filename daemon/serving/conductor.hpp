@@ -11,9 +11,11 @@
 #include "daemon/cache/cache.hpp"
 #include "daemon/serving/bell.hpp"
 #include "daemon/serving/codec.hpp"
+#include "daemon/serving/step_meter.hpp"
 
 #include <atomic>
 #include <deque>
+#include <memory_resource>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -22,6 +24,7 @@ namespace statecached {
 
 struct ServingOptions {
   std::uint32_t batch = 16;  ///< records of one client before the next is looked at
+  Nanos slice = std::chrono::microseconds(40);  ///< of one client before the next is looked at
   Nanos spin = std::chrono::microseconds(50);  ///< awake after the last work; 0 on a single core
   wire::ChannelSizes channel;
   std::uint32_t clients_max = 64;
@@ -72,6 +75,9 @@ struct ServingStats {
   std::uint64_t attached = 0;
   Histogram begin_ns;  ///< from taking the record to posting the answer
   Histogram turn_ns;   ///< of turns that had work
+  Histogram step_cpu_ns;   ///< of one step, by the clock of the conductor's processor time
+  Histogram step_wall_ns;  ///< of the same steps
+  std::uint64_t slices = 0;  ///< steps that did a part of a request
 };
 
 class Conductor final : private CacheListener {
@@ -138,8 +144,21 @@ class Conductor final : private CacheListener {
     std::uint64_t records = 0;
     std::deque<Reply> backlog;
     std::uint64_t backlog_bytes = 0;
-    std::unordered_set<TicketName> tickets;
-    std::unordered_set<SlotId> slots;
+    std::pmr::unordered_set<TicketName> tickets;
+    std::pmr::unordered_set<SlotId> slots;
+    // A request that takes more than one step. Nothing else of this client is looked at meanwhile.
+    enum class Doing : std::uint8_t { nothing, taking, reserve, commit, abandon };
+    Doing doing = Doing::nothing;
+    wire::Request record;
+    std::vector<std::byte> payload;  ///< while `taking`
+    std::size_t done = 0;            ///< items of the list
+    std::vector<WantItem> wants;
+    std::vector<SlotGrant> grants;
+    std::vector<Filled> filled;
+    std::vector<SlotId> abandoned;
+    std::uint32_t accepted = 0, refused = 0;
+
+    explicit Client(std::pmr::memory_resource* pool) : tickets(pool), slots(pool) {}
   };
 
   Conductor(ServingOptions options, const Clock& clock, Bell& bell, UniqueFd epoll);
@@ -152,8 +171,14 @@ class Conductor final : private CacheListener {
   [[nodiscard]] int sleep_limit_ms(Instant now) const;
   void drop(Client& client, const std::string& why);
   bool drain_backlog(Client& client);
-  void send(Client& client, std::uint32_t cookie, Reply&& reply);
+  /// Leaves the reply's memory to the caller, unless it had to be kept.
+  void send(Client& client, std::uint32_t cookie, Reply& reply);
+  /// Takes one record and serves it, or a part of either. False: there is nothing.
+  bool serve_step(Client& client, Instant now);
+  bool take_record(Client& client, Instant now);
   void deliver_news();
+  void send_lost(Client& client, const TicketName& ticket);
+  void step_done();
   [[nodiscard]] Client* find(ClientIx client);
 
   // records (requests.cpp)
@@ -189,6 +214,12 @@ class Conductor final : private CacheListener {
                                  std::span<const std::byte> payload,
                                  Instant now);
   [[nodiscard]] Result<> end(Client& client, const wire::Request& record, Instant now);
+  /// The next items of what the client is doing, for a slice; then the answer.
+  void go_on(Client& client, Instant now);
+  [[nodiscard]] Result<bool> some_wants(Client& client, Instant now);
+  void begin_list(Client& client, Client::Doing doing);
+  void give_back_grants(Client& client, Instant now);
+  void send_slots(Client& client);
   void send_done(Client& client, const wire::Request& record, Errc code);
   void send_answer(Client& client,
                    std::uint32_t cookie,
@@ -210,6 +241,7 @@ class Conductor final : private CacheListener {
   Bell& bell_;
   UniqueFd epoll_;
   std::unique_ptr<Cache> cache_;
+  std::pmr::unsynchronized_pool_resource pool_;  ///< of small tables; outlives clients_
   Dropped dropped_;
   Mailbox<Command> mailbox_{4096};
   std::atomic<bool> open_{true};
@@ -219,10 +251,12 @@ class Conductor final : private CacheListener {
   std::size_t first_ = 0;  ///< whose turn it is to be looked at first
   std::vector<TicketName> answered_;
   std::vector<TicketName> leased_;
-  std::deque<KeptEvent> events_;
+  std::vector<KeptEvent> events_;  ///< a ring of options_.events_kept, by number
   std::uint64_t event_number_ = 0;
   ServingStats stats_;
   std::vector<std::byte> payload_;  ///< of the record in hand; kept for its capacity
+  Reply reply_;                     ///< being made; kept likewise
+  StepMeter meter_{clock_};
   bool draining_ = false;
   bool stopping_ = false;
   bool finished_ = false;

@@ -122,31 +122,11 @@ Result<> Conductor::reserve(Client& client,
                             const wire::Request& record,
                             std::span<const std::byte> payload,
                             Instant at) {
-  SC_ASSIGN(const std::vector<WantItem> wants, decode_wants(record, payload, client.groups));
-  SC_ASSIGN(const std::vector<SlotGrant> grants,
-            cache_->reserve(client.ix, record.ticket, wants, at));
-  // Each granted shard goes to one process: the reserver's own to it, another to the member that
-  // has it.
-  std::vector<SlotGrant> own;
-  std::unordered_map<ClientIx, std::vector<SlotGrant>> others;
-  const std::vector<ClientIx> members = cache_->members(record.ticket);
-  for (const SlotGrant& grant : grants) {
-    if (grant.grant != GrantKind::granted || grant.shard == shard_of(client.member, grant.group)) {
-      own.push_back(grant);
-      if (grant.grant == GrantKind::granted) client.slots.insert(grant.slot);
-      continue;
-    }
-    for (const ClientIx ix : members) {
-      Client* other = ix == client.ix ? nullptr : find(ix);
-      if (other == nullptr || grant.shard != shard_of(other->member, grant.group)) continue;
-      others[ix].push_back(grant);
-      other->slots.insert(grant.slot);
-      break;
-    }
-  }
-  send(client, record.cookie, encode_slots(record.ticket, own));
-  for (auto& [ix, list] : others)
-    send(*find(ix), 0, encode_slots(record.ticket, list));
+  SC_ASSIGN(client.wants, decode_wants(record, payload, client.groups, std::move(client.wants)));
+  client.grants.clear();
+  client.grants.reserve(client.wants.size());  // growing it would copy all of them in one step
+  begin_list(client, Client::Doing::reserve);
+  go_on(client, at);
   return {};
 }
 
@@ -154,13 +134,9 @@ Result<> Conductor::commit(Client& client,
                            const wire::Request& record,
                            std::span<const std::byte> payload,
                            Instant at) {
-  SC_ASSIGN(const std::vector<Filled> filled, decode_filled(record, payload));
-  Reply reply = encode_done(wire::Event::committed, record.ticket, Errc::ok);
-  for (const Filled& item : filled) {
-    ++(cache_->commit(client.ix, item, at) ? reply.completion.a : reply.completion.b);
-    client.slots.erase(item.slot);
-  }
-  send(client, record.cookie, std::move(reply));
+  SC_ASSIGN(client.filled, decode_filled(record, payload, std::move(client.filled)));
+  begin_list(client, Client::Doing::commit);
+  go_on(client, at);
   return {};
 }
 
@@ -168,14 +144,102 @@ Result<> Conductor::abandon(Client& client,
                             const wire::Request& record,
                             std::span<const std::byte> payload,
                             Instant at) {
-  SC_ASSIGN(const std::vector<SlotId> slots, decode_slots(record, payload));
-  Reply reply = encode_done(wire::Event::done, record.ticket, Errc::ok);
-  for (const SlotId slot : slots) {
-    ++(cache_->abandon(client.ix, slot, at) ? reply.completion.a : reply.completion.b);
-    client.slots.erase(slot);
-  }
-  send(client, record.cookie, std::move(reply));
+  SC_ASSIGN(client.abandoned, decode_slots(record, payload, std::move(client.abandoned)));
+  begin_list(client, Client::Doing::abandon);
+  go_on(client, at);
   return {};
+}
+
+void Conductor::begin_list(Client& client, Client::Doing doing) {
+  client.doing = doing;
+  client.done = 0;
+  client.accepted = 0;
+  client.refused = 0;
+}
+
+Result<bool> Conductor::some_wants(Client& client, Instant at) {
+  constexpr std::size_t kAtOnce = 2;  // between two looks at the clock
+  const std::span<const WantItem> wants(client.wants);
+  const Instant until = now() + options_.slice;
+  do {
+    const auto part = wants.subspan(client.done, std::min(kAtOnce, wants.size() - client.done));
+    SC_TRY(cache_->reserve(client.ix, client.record.ticket, part, at, client.grants));
+    client.done += part.size();
+  } while (client.done < wants.size() && now() < until);
+  return client.done == wants.size();
+}
+
+void Conductor::go_on(Client& client, Instant at) {
+  const Instant until = now() + options_.slice;
+  if (client.doing == Client::Doing::reserve) {
+    const auto whole = some_wants(client, at);
+    if (whole && !*whole) return;
+    client.doing = Client::Doing::nothing;
+    if (whole) {
+      send_slots(client);
+    } else {
+      give_back_grants(client, at);
+      send_done(client, client.record, whole.error().code);
+    }
+    return;
+  }
+  const bool committing = client.doing == Client::Doing::commit;
+  const std::size_t count = committing ? client.filled.size() : client.abandoned.size();
+  while (client.done < count) {
+    const std::size_t i = client.done++;
+    const SlotId slot = committing ? client.filled[i].slot : client.abandoned[i];
+    const bool accepted = committing ? cache_->commit(client.ix, client.filled[i], at)
+                                     : cache_->abandon(client.ix, slot, at);
+    ++(accepted ? client.accepted : client.refused);
+    client.slots.erase(slot);
+    if (client.done < count && now() >= until) return;
+  }
+  client.doing = Client::Doing::nothing;
+  Reply reply = encode_done(committing ? wire::Event::committed : wire::Event::done,
+                            client.record.ticket,
+                            Errc::ok);
+  reply.completion.a = client.accepted;
+  reply.completion.b = client.refused;
+  send(client, client.record.cookie, reply);
+}
+
+/// The ticket ended between two slices of its own reservation (another member cancelled it): what was
+/// granted so far is told to nobody.
+void Conductor::give_back_grants(Client& client, Instant at) {
+  for (const SlotGrant& grant : client.grants) {
+    if (grant.grant == GrantKind::granted) static_cast<void>(cache_->abandon(client.ix, grant.slot, at));
+  }
+  client.grants.clear();
+}
+
+void Conductor::send_slots(Client& client) {
+  // Each granted shard goes to one process: the reserver's own to it, another to the member that
+  // has it.
+  std::unordered_map<ClientIx, std::vector<SlotGrant>> others;
+  std::size_t own = 0;
+  for (std::size_t i = 0; i < client.grants.size(); ++i) {
+    SlotGrant& grant = client.grants[i];
+    if (grant.grant != GrantKind::granted || grant.shard == shard_of(client.member, grant.group)) {
+      if (grant.grant == GrantKind::granted) client.slots.insert(grant.slot);
+      if (own != i) client.grants[own] = std::move(grant);
+      ++own;
+      continue;
+    }
+    for (const ClientIx ix : cache_->members(client.record.ticket)) {
+      Client* other = ix == client.ix ? nullptr : find(ix);
+      if (other == nullptr || grant.shard != shard_of(other->member, grant.group)) continue;
+      other->slots.insert(grant.slot);
+      others[ix].push_back(std::move(grant));
+      break;
+    }
+  }
+  const TicketName ticket = client.record.ticket;
+  reply_ = encode_slots(ticket, std::span(client.grants).first(own), std::move(reply_));
+  send(client, client.record.cookie, reply_);
+  for (auto& [ix, list] : others) {
+    reply_ = encode_slots(ticket, list, std::move(reply_));
+    send(*find(ix), 0, reply_);
+  }
 }
 
 Result<> Conductor::end(Client& client, const wire::Request& record, Instant at) {
@@ -213,21 +277,24 @@ Result<> Conductor::end(Client& client, const wire::Request& record, Instant at)
 }
 
 void Conductor::send_done(Client& client, const wire::Request& record, Errc code) {
-  send(client, record.cookie, encode_done(wire::Event::done, record.ticket, code));
+  Reply reply = encode_done(wire::Event::done, record.ticket, code);
+  send(client, record.cookie, reply);
 }
 
 void Conductor::send_answer(Client& client,
                             std::uint32_t cookie,
                             const TicketName& ticket,
                             const Answer& answer) {
-  send(client, cookie, encode_answer(ticket, answer));
+  reply_ = encode_answer(ticket, answer, std::move(reply_));
+  send(client, cookie, reply_);
 }
 
 void Conductor::send_lease(Client& client,
                            std::uint32_t cookie,
                            const TicketName& ticket,
                            const Lease& lease) {
-  send(client, cookie, encode_lease(ticket, lease, client.member));
+  reply_ = encode_lease(ticket, lease, client.member, std::move(reply_));
+  send(client, cookie, reply_);
 }
 
 }  // namespace statecached

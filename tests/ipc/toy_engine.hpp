@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -186,7 +187,7 @@ class ToyEngine {
     return out;
   }
 
-  static void write(const std::vector<statecache::Extent>& where,
+  static void write(std::span<const statecache::Extent> where,
                     const std::vector<std::byte>& bytes) {
     std::size_t at = 0;
     for (const statecache::Extent& extent : where) {

@@ -22,6 +22,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -164,6 +165,41 @@ struct Extent {
   std::byte* data = nullptr;  ///< of a Piece: never write there (it may be mapped read-only)
   std::size_t bytes = 0;
 };
+/// The extents of one shard: nearly always one, and then nothing is allocated. A contiguous range.
+class Extents {
+ public:
+  Extents() = default;
+  Extents(std::initializer_list<Extent> list) {
+    for (const Extent& extent : list) push_back(extent);
+  }
+  void push_back(const Extent& extent) {
+    if (!any_) {
+      one_ = extent;
+      any_ = true;
+      return;
+    }
+    if (more_.empty()) more_.push_back(one_);
+    more_.push_back(extent);
+  }
+  /// Keeps what was allocated.
+  void clear() noexcept {
+    more_.clear();
+    any_ = false;
+  }
+  [[nodiscard]] std::size_t size() const noexcept { return more_.empty() ? (any_ ? 1 : 0) : more_.size(); }
+  [[nodiscard]] bool empty() const noexcept { return !any_; }
+  [[nodiscard]] const Extent* data() const noexcept { return more_.empty() ? &one_ : more_.data(); }
+  [[nodiscard]] const Extent* begin() const noexcept { return data(); }
+  [[nodiscard]] const Extent* end() const noexcept { return data() + size(); }
+  [[nodiscard]] const Extent& operator[](std::size_t at) const noexcept { return data()[at]; }
+  [[nodiscard]] const Extent& front() const noexcept { return *data(); }
+
+ private:
+  Extent one_;
+  bool any_ = false;
+  std::vector<Extent> more_;  ///< all of them, from two on
+};
+
 /// This member's shard of one object under a lease.
 struct Piece {
   std::uint16_t group = 0;
@@ -172,7 +208,7 @@ struct Piece {
   std::uint32_t valid = 0;     ///< block: tokens that count here; checkpoint: 0
   Tier tier = Tier::none;      ///< where it was at begin
   std::uint64_t bytes = 0;     ///< payload; the sum of `where`
-  std::vector<Extent> where;
+  Extents where;
 };
 /// A block [first, end) with first a multiple of the group's block_tokens, or, with first == end, the
 /// state after `end` tokens.
@@ -200,7 +236,7 @@ struct Slot {
   std::uint32_t end = 0;
   Grant grant = Grant::pending;
   std::uint64_t bytes = 0;     ///< payload; the sum of `where`
-  std::vector<Extent> where;
+  Extents where;
 };
 struct Filled {
   SlotId slot = 0;
@@ -289,6 +325,8 @@ class STATECACHE_API Session {
   /// The lease that begin(Hold::lease), acquire or join asked for. Errors: timeout; what the daemon
   /// refused acquire with; not_found when the ticket was lost; invalid_argument when none was asked for.
   Result<Lease> wait_lease(TicketId ticket, Micros timeout) const noexcept;
+  /// The same into a Lease that is kept: its memory is used again, so that in time nothing allocates.
+  Status wait_lease(TicketId ticket, Micros timeout, Lease& into) const noexcept;
   /// The same without waiting. Errors: busy while there is none.
   Result<std::vector<Piece>> pieces(TicketId ticket) const noexcept;
   /// Waits for the lease and copies pieces into the caller's memory. ok[i] is false where there is no such
@@ -310,6 +348,8 @@ class STATECACHE_API Session {
   /// With nothing outstanding it returns what is there. Errors: timeout (nothing is taken); what the
   /// daemon refused a reserve with.
   Result<std::vector<Slot>> wait_slots(TicketId ticket, Micros timeout) noexcept;
+  /// The same into a vector that is kept, as with wait_lease.
+  Status wait_slots(TicketId ticket, Micros timeout, std::vector<Slot>& into) noexcept;
   /// These slots are written; an object becomes visible when all its shards are. Needs no ticket.
   /// Refusals (the reservation was too old, or invalidated) are counted, see counters().
   Status commit(std::span<const Filled> filled) noexcept;
