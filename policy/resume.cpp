@@ -34,11 +34,27 @@ void ResumeScan::renew(const Index& index, std::span<const Group> groups, std::s
   }
   stored_ = position.at;
   for (std::size_t g = 0; g < groups.size(); ++g) {
-    const std::uint32_t covered = std::min(tracks_[g].covered, position.at);
-    const std::uint32_t ahead = std::min(groups[g].lookahead, covered - from);
-    if (groups[g].need == Need::every) stored_ = std::min(stored_, covered - ahead);
     if (groups[g].need == Need::end) has_end_ = true;
+    if (groups[g].need != Need::every) continue;
+    const std::uint32_t covered = shared(static_cast<std::uint16_t>(g));
+    const std::uint32_t ahead = std::min(groups[g].lookahead, covered - from);
+    stored_ = std::min(stored_, covered - ahead);
   }
+}
+
+std::uint32_t ResumeScan::shared(std::uint16_t group) const {
+  const std::uint32_t covered = tracks_[group].covered;
+  if (covered >= position_.at) return position_.at;
+  const std::uint32_t cell = groups_[group].block_tokens;
+  const std::uint32_t first = covered / cell * cell;
+  std::uint32_t to = std::min(position_.at, first + cell);
+  NodeIx node = index_->node_at(position_.node, to);
+  while (to > covered) {
+    if (index_->find_cover({node, to}, group, first, to, first + cell) != kNil) return to;
+    to = index_->node(node).start;  // a branch leaves the path where a node of it ends
+    node = index_->node_at(node, to);
+  }
+  return covered;
 }
 
 bool ResumeScan::inside_mark(std::uint32_t depth) const {
@@ -82,12 +98,10 @@ bool ResumeScan::need_last(std::uint16_t group, std::uint32_t depth, std::vector
   const auto& blocks = tracks_[group].blocks;
   for (std::uint32_t first = from / cell * cell; first < depth; first += cell) {
     const std::uint32_t to = std::min(depth, first + cell);
-    const auto fits = [&](ObjectIx o) {
-      return index_->object(o).first == first && index_->object(o).end >= to;
-    };
     ObjectIx found = kNil;
-    const auto it = std::find_if(blocks.begin(), blocks.end(), fits);
-    if (it != blocks.end()) found = *it;
+    const auto it = std::partition_point(blocks.begin(), blocks.end(),
+                                         [&](ObjectIx o) { return index_->object(o).end < to; });
+    if (it != blocks.end() && index_->object(*it).first == first) found = *it;
     if (found == kNil) {
       found = index_->find_cover({index_->node_at(position_.node, to), to}, group, first, to, first + cell);
     }
@@ -116,6 +130,70 @@ bool ResumeScan::needs(std::uint32_t depth, std::vector<Cover>& out) const {
   return true;
 }
 
+std::uint32_t ResumeScan::allowed(std::uint32_t depth, const ResumeLimits& limits) const {
+  while (depth > from_) {
+    const std::uint32_t over = (depth - limits.grid_from) % limits.grid;
+    if (over > depth) return 0;
+    depth -= over;
+    const auto inside = std::find_if(marks_.begin(), marks_.end(), [&](const Mark& mark) {
+      return mark.atomic != 0 && mark.at < depth && depth - mark.at < mark.length;
+    });
+    if (inside == marks_.end()) return depth;
+    depth = inside->at;
+  }
+  return 0;
+}
+
+bool ResumeScan::windows(std::uint32_t depth, std::uint32_t& below) const {
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    const Group& shape = groups_[g];
+    if (shape.need != Need::last) continue;
+    std::uint32_t missing = position_.at + 1;
+    if (depth + shape.lookahead <= position_.at) {
+      scratch_.clear();
+      const std::uint32_t reach = depth + shape.lookahead;
+      if (need_last(static_cast<std::uint16_t>(g), reach, scratch_)) continue;
+      // Named were the cells before the first that is missing.
+      const std::uint32_t from = std::max(reach > shape.window ? reach - shape.window : 0, from_);
+      const auto cells = from / shape.block_tokens + static_cast<std::uint32_t>(scratch_.size()) + 1;
+      missing = std::min(reach, cells * shape.block_tokens);
+    }
+    below = missing - std::min(missing, shape.lookahead);
+    return false;
+  }
+  return true;
+}
+
+std::uint32_t ResumeScan::break_below(std::uint32_t depth) const {
+  std::uint32_t best = 0;
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    const std::uint32_t ahead = groups_[g].lookahead;
+    const std::uint32_t reach = std::min(depth + ahead, position_.at);
+    const auto offer = [&](std::uint32_t end) {
+      if (end > ahead && end - ahead < depth) best = std::max(best, end - ahead);
+    };
+    offer(index_->node(index_->node_at(position_.node, reach)).start);
+    offer(tracks_[g].covered);
+    offer(position_.at);
+    if (groups_[g].need != Need::last) continue;
+    const auto& blocks = tracks_[g].blocks;
+    const auto it = std::partition_point(blocks.begin(), blocks.end(),
+                                         [&](ObjectIx o) { return index_->object(o).end < reach; });
+    if (it != blocks.begin()) offer(index_->object(*std::prev(it)).end);
+  }
+  return best;
+}
+
+std::uint32_t ResumeScan::deepest(const ResumeLimits& limits) const {
+  std::uint32_t depth = allowed(std::min(stored_, limits.at_most), limits);
+  while (depth > from_) {
+    std::uint32_t below = depth;
+    if (windows(depth, below) && needs(depth, scratch_)) return depth;
+    depth = allowed(break_below(std::min(depth, below)), limits);
+  }
+  return 0;
+}
+
 void ResumeScan::depths(const ResumeLimits& limits, std::size_t max_count, std::vector<std::uint32_t>& found) const {
   found.clear();
   const auto consider = [&](std::uint32_t depth) {
@@ -124,13 +202,7 @@ void ResumeScan::depths(const ResumeLimits& limits, std::size_t max_count, std::
     if (found.empty() || found.back() != depth) found.push_back(depth);
   };
   if (!has_end_) {
-    std::uint32_t depth = std::min(stored_, limits.at_most);
-    if (depth <= from_) return;
-    depth -= (depth - limits.grid_from) % limits.grid;
-    for (const Mark& mark : marks_) {
-      if (mark.atomic != 0 && mark.at < depth && depth - mark.at < mark.length) depth = mark.at / limits.grid * limits.grid;
-    }
-    consider(depth);
+    if (const std::uint32_t depth = deepest(limits); depth > from_) found.push_back(depth);
     return;
   }
   const auto ends = std::find_if(groups_.begin(), groups_.end(), [](const Group& g) { return g.need == Need::end; });

@@ -33,7 +33,8 @@ class ResumeScan {
 
   /// Tokens from 0 for which all `every` groups have KV (at most position.at).
   [[nodiscard]] std::uint32_t stored() const noexcept { return stored_; }
-  /// Depths at which every group has what it needs, ascending, at most `max_count` deepest ones.
+  /// Depths at which every group has what it needs, ascending, at most `max_count` deepest ones. Without a group
+  /// that needs an `end`, only the deepest.
   void depths(const ResumeLimits& limits, std::size_t max_count, std::vector<std::uint32_t>& out) const;
   /// What this depth needs (of a group with lookahead k: what k tokens more need), in token order; false when something is missing.
   [[nodiscard]] bool needs(std::uint32_t depth, std::vector<Cover>& out) const;
@@ -45,6 +46,16 @@ class ResumeScan {
   };
   [[nodiscard]] bool need_every(std::uint16_t group, std::uint32_t depth, std::vector<Cover>& out) const;
   [[nodiscard]] bool need_last(std::uint16_t group, std::uint32_t depth, std::vector<Cover>& out) const;
+  /// Tokens from 0 of an `every` group, with what another branch that shares the beginning of its last cell holds.
+  [[nodiscard]] std::uint32_t shared(std::uint16_t group) const;
+  /// The deepest depth that has all, of namespaces without checkpoints; 0: none. What a group has ends where a
+  /// block of it ends or a branch leaves the path, so only such depths are tried (on the grid, outside marks).
+  [[nodiscard]] std::uint32_t deepest(const ResumeLimits& limits) const;
+  /// On the grid and not inside an atomic mark: the deepest such depth up to this one; 0: none beyond `from`.
+  [[nodiscard]] std::uint32_t allowed(std::uint32_t depth, const ResumeLimits& limits) const;
+  /// Whether the `last` groups have their windows; if not, `below`: no depth from there to this one has them.
+  [[nodiscard]] bool windows(std::uint32_t depth, std::uint32_t& below) const;
+  [[nodiscard]] std::uint32_t break_below(std::uint32_t depth) const;
   [[nodiscard]] bool inside_mark(std::uint32_t depth) const;
 
   const Index* index_ = nullptr;

@@ -30,6 +30,14 @@ class Sharing : public ::testing::Test {
     ::_exit(0);
   }
 
+  /// Its exit code. Meanwhile what is stored goes to NVMe, however slowly the drive writes: on a busy machine
+  /// host memory would else fill with what exists nowhere else, and little more would be stored.
+  int wait_flushing(pid_t pid) {
+    int status = 0;
+    while (::waitpid(pid, &status, WNOHANG) == 0) static_cast<void>(daemon.ctl({"flush"}));
+    return exit_code(status);
+  }
+
   static int wait_for(pid_t pid) {
     int status = 0;
     while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
@@ -56,7 +64,7 @@ TEST_F(Sharing, TwoEngines) {
       findings[i] = conversations.found;
     });
   }
-  for (const pid_t pid : pids) EXPECT_EQ(wait_for(pid), 0) << daemon.log();
+  for (const pid_t pid : pids) EXPECT_EQ(wait_flushing(pid), 0) << daemon.log();
   for (std::size_t i = 0; i < 2; ++i) {
     std::printf("%s\n", findings[i].text().c_str());
     EXPECT_EQ(findings[i].different, 0U);
@@ -64,6 +72,7 @@ TEST_F(Sharing, TwoEngines) {
     EXPECT_GT(findings[i].hits, scaled(1000) / 20);
   }
   // What the one has stored the other finds: a prompt that only the first process ever had.
+  EXPECT_EQ(daemon.ctl({"flush"}).code, 0);
   const engine::Model model(engine::ModelConfig::tiny());
   Tokens prompt(200, 5);
   engine::Request request;
@@ -110,7 +119,7 @@ TEST_F(Sharing, TwoWorkersWithHalfTheHeadsEach) {
     team.stop();
   });
   // A worker that ends early would leave the other waiting for ever.
-  const int first_code = wait_for(first);
+  const int first_code = wait_flushing(first);
   if (first_code != 0) ::kill(other, SIGKILL);
   EXPECT_EQ(first_code, 0) << daemon.log();
   EXPECT_EQ(wait_for(other), 0) << daemon.log();
