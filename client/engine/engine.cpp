@@ -168,7 +168,8 @@ std::vector<statecache::Want> Engine::wants(bool last) {
 }
 
 void Engine::fill(const statecache::Slot& slot, Turn& turn, std::vector<statecache::Filled>& filled) {
-  const Sequence& from = options_.fault == Fault::state_one_off ? stale_ : sequence_;
+  const bool stale = options_.fault == Fault::state_one_off && slot.group == groups_.recurrent;
+  const Sequence& from = stale ? stale_ : sequence_;
   bool done = false;
   if (options_.fault == Fault::block_truncated && slot.group == groups_.attention) {
     const std::uint64_t bytes = payload_bytes(model_, slot.group, slot.end - slot.first);
