@@ -225,7 +225,7 @@ struct CacheCounters {
   std::uint64_t checksum_failures = 0, io_errors = 0, loads = 0, load_failures = 0, evictions = 0;
   std::uint64_t prefetched_unused_bytes = 0;
   std::uint64_t catalog_errors = 0;     ///< batches that the catalog refused
-  std::uint64_t dropped_unwritten = 0;  ///< objects given up while nothing could be written to NVMe
+  std::uint64_t dropped_unwritten = 0;  ///< objects given up because the drives were behind, or out
   std::uint64_t prefetch_refused = 0;  ///< loads that could not have met their deadline
   double flops = 0, flops_saved = 0;
 };

@@ -481,6 +481,7 @@ class CacheImpl {
   [[nodiscard]] NamespaceRow row_of_space(NamespaceIx ns, Instant now) const;
   void fail_unsynced(std::uint16_t path, std::uint64_t but);
   [[nodiscard]] bool writable(std::uint16_t path, Instant now) const;
+  [[nodiscard]] bool writes_behind() const noexcept;
 
   // paths.cpp
   void watch_drives(Instant now);

@@ -28,6 +28,10 @@ bool CacheImpl::allocate(Tier tier, std::uint64_t bytes, bool contiguous, PageRu
   return true;
 }
 
+/// More is stored than the drives take, or they take nothing: then the least valuable of what waits to be written
+/// makes room. Refusing what comes would cost more: it is newer, and all that hangs on it is refused too.
+bool CacheImpl::writes_behind() const noexcept { return nvme_down_ || batches_.size() >= kBatchesMax; }
+
 std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now) {
   std::uint64_t freed = 0;
   EvictionPolicy& victims = *victims_[index(tier)];
@@ -36,8 +40,7 @@ std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now) {
     {
       const PolicyTime time(*this);
       node = victims.best(Lane::clean, now);
-      // What waits to be written would wait for ever: the memory tiers go on alone.
-      if (node == kNil && tier == Tier::host && nvme_down_) node = victims.best(Lane::dirty, now);
+      if (node == kNil && tier == Tier::host && writes_behind()) node = victims.best(Lane::dirty, now);
     }
     if (node == kNil) break;
     const std::uint64_t got = traits_.whole_nodes ? evict_whole(node, tier, now) : evict_node(node, tier, bytes - freed, now);
@@ -91,14 +94,14 @@ std::uint64_t CacheImpl::evict_node(NodeIx ix, Tier tier, std::uint64_t bytes, I
   std::uint64_t freed = 0;
   ObjectIx victim = kNil;
   quiet_ = bytes == UINT64_MAX;
-  while (freed < bytes && next_victim(ix, tier, victim) && (droppable(victim, tier) || (tier == Tier::host && nvme_down_))) {
+  while (freed < bytes && next_victim(ix, tier, victim) && (droppable(victim, tier) || (tier == Tier::host && writes_behind()))) {
     freed += index_.object(victim).bytes;
     Node& node = index_.node(ix);
     node.evicted_tier = tier;
     node.evicted_at = now;
     node.evicted_state = index_.object(victim).need == Need::end;
     ++counters_.evictions;
-    if (nvme_down_ && index_.object(victim).tiers == 1U << index(Tier::host)) ++counters_.dropped_unwritten;
+    if (writes_behind() && index_.object(victim).tiers == 1U << index(Tier::host)) ++counters_.dropped_unwritten;
     drop_copy(victim, tier, Reason::capacity, now);
   }
   if (quiet_) {
