@@ -62,6 +62,7 @@ void CacheImpl::step_flush(Instant now) {
   if (flushes_.empty() || reading_catalog()) return;
   FlushJob& flush = flushes_.front();
   std::vector<ObjectIx> objects;
+  std::vector<ObjectIx> device_only;
   std::uint64_t bytes = 0;
   const auto send = [&] {
     if (objects.empty()) return;
@@ -82,7 +83,7 @@ void CacheImpl::step_flush(Instant now) {
     if (disks_.empty() || nvme_waits_ || residents_[o].writing_behind) continue;
     if (now - index_.node(object.node).last_use > kFlushAges[flush.age]) continue;
     if (!object.in(Tier::host)) {
-      if (!residents_[o].copying_down && copy_to_host(o, now)) ++flush.started;
+      if (!residents_[o].copying_down) device_only.push_back(o);
       continue;
     }
     for (ObjectIx part : dirty_path(object.node)) {
@@ -93,6 +94,10 @@ void CacheImpl::step_flush(Instant now) {
     if (bytes >= batch_bytes(now)) send();
   }
   send();
+  // Only now: what is collected is not held before it is sent, and making room in the host tier could evict it.
+  for (ObjectIx o : device_only) {
+    if (flush_wants(flush, o) && !index_.object(o).in(Tier::host) && copy_to_host(o, now)) ++flush.started;
+  }
   if (flush.next < index_.object_slots()) {
     ++sweep_work_;
     return;

@@ -42,6 +42,7 @@ class Paths : public ::testing::Test {
     clock.advance(std::chrono::seconds(1));
     CacheOptions options;
     options.host_bytes = host;
+    options.device_bytes = device_bytes;
     options.follow_verdict = false;
     CacheSeams seams;
     seams.copier = &copies;
@@ -59,7 +60,9 @@ class Paths : public ::testing::Test {
     }
     cache.emplace(options, seams, nullptr);
     ASSERT_TRUE(cache->recover(clock.now(), 0).has_value());
-    client = cache->attach(spec(), MemberInfo{}, clock.now()).value();
+    NamespaceSpec space = spec();
+    space.cost.c1 = c1;
+    client = cache->attach(space, MemberInfo{}, clock.now()).value();
   }
 
   void run(Nanos time, Nanos step = std::chrono::microseconds(200)) {
@@ -138,6 +141,8 @@ class Paths : public ::testing::Test {
     EXPECT_TRUE(result.has_value()) << result.error().message();
   }
 
+  std::uint64_t device_bytes = 0;
+  double c1 = 2e12;  ///< FLOPs of a token
   Prng random{1};
   ManualClock clock;
   std::vector<std::unique_ptr<SimDisk>> disks;
@@ -149,6 +154,19 @@ class Paths : public ::testing::Test {
   ClientIx client = 0;
   std::function<void()> on_step;
 };
+
+TEST_F(Paths, AFlushHoldsWhatItWritesWhileDeviceBlocksComeDown) {
+  // What is not worth the drive may be dropped from the host tier, but not once a flush has chosen it.
+  device_bytes = 2 * kMiB;
+  c1 = 1e6;
+  build(1, 2 * kMiB);
+  for (std::uint32_t i = 0; i < 2000; ++i) {
+    store(i);
+    if (random.next() % 4 == 0) run(std::chrono::microseconds(1 + random.next() % 3000));
+    if (i % 16 == 3) flush();
+  }
+  audit();
+}
 
 TEST_F(Paths, SeveralDrivesShareTheWork) {
   build(3);
