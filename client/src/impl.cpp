@@ -67,6 +67,14 @@ Status Session::Impl::enter(Lock& lock) {
   return {};
 }
 
+Status Session::Impl::enter_looking(Lock& lock) {
+  if (Status in = enter(lock); !in) return in;
+  socket_looked_at_ = {};
+  look_at_socket(std::chrono::steady_clock::now());
+  if (down_) return closed();
+  return {};
+}
+
 Status Session::Impl::post(wire::Request record, Parts parts, Pending entry) {
   if (down_) return closed();
   std::size_t bytes = 0;

@@ -93,6 +93,8 @@ class STATECACHE_LOCAL Session::Impl {
   [[nodiscard]] bool forked() const noexcept { return fork_generation() != forks; }
   /// Takes the mutex. Fails in a forked child (without touching it) and when the daemon has gone.
   Status enter(Lock& lock);
+  /// As enter, and looks at the socket whenever that was last done: for calls whose answer is the connection.
+  Status enter_looking(Lock& lock);
   /// Sends one record. On Ok its completion will find `pending`.
   Status post(wire::Request record, Parts parts, Pending pending);
   /// As above for a ticket; keeps its counts.

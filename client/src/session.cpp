@@ -84,7 +84,7 @@ Session::~Session() = default;
 
 bool Session::connected() const noexcept {
   Impl::Lock lock;
-  return impl_->enter(lock).ok();
+  return impl_->enter_looking(lock).ok();
 }
 
 const std::string& Session::name() const noexcept { return impl_->attached.name; }
@@ -455,7 +455,7 @@ Status Session::settle(TicketId id, Micros timeout) noexcept {
 
 Status Session::drain(Micros timeout) noexcept {
   Impl::Lock lock;
-  if (Status in = impl_->enter(lock); !in) return in;
+  if (Status in = impl_->enter_looking(lock); !in) return in;
   // Up to here: what other threads post meanwhile is not waited for.
   std::vector<std::uint32_t> cookies;
   cookies.reserve(impl_->pending.size());
