@@ -176,9 +176,11 @@ TEST(Soak, SixtyFourClients) {
     thread.join();
   EXPECT_EQ(wrong, 0U) << daemon.log();
   EXPECT_GT(hit_tokens, 0U);
-  // No growth: what a full cache needs was reached in the first part.
+  // No growth: what a full cache needs was reached in the first part. A sanitizer's own memory goes on growing.
   EXPECT_GT(memory_before, 0);
-  EXPECT_LT(memory_after, 1.25 * memory_before + 16);
+  if (!kSanitized) {
+    EXPECT_LT(memory_after, 1.25 * memory_before + 16);
+  }
   // Fairness, of what everybody got while all were there.
   for (unsigned c = 0; c < kClients; ++c)
     counts[c] -= before[c];
