@@ -17,6 +17,8 @@
 #include "tiers/copy_engine.hpp"
 #include "tiers/disk.hpp"
 
+#include <boost/container/small_vector.hpp>
+
 #include <array>
 #include <cstdint>
 #include <functional>
@@ -122,6 +124,9 @@ struct Answer {
   std::vector<Point> points;        ///< ascending depth
   std::vector<std::uint32_t> wishes;  ///< checkpoints to take, most wanted first
 };
+
+/// Where one shard lies: nearly always one extent, and then nothing is allocated.
+using ExtentList = boost::container::small_vector<Extent, 1>;
 
 /// One shard of one object under a lease. `runs` lie in `arena`.
 struct Piece {

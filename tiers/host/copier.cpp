@@ -1,5 +1,7 @@
 #include "tiers/host/copier.hpp"
 
+#include "base/copy.hpp"
+
 #include <pthread.h>
 #include <xxhash.h>
 
@@ -8,44 +10,12 @@
 #include <memory>
 #include <utility>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace statecached {
 namespace {
-
-// Below this a copy fits in the second-level cache and is read again soon.
-constexpr std::size_t kStreamingBytes = 256 * kKiB;
 
 Checksum to_checksum(XXH128_hash_t hash) noexcept {
   return {.low = hash.low64, .high = hash.high64};
 }
-
-#if defined(__x86_64__)
-__attribute__((target("avx2"))) void copy_streaming(std::byte* to,
-                                                    const std::byte* from,
-                                                    std::size_t bytes) noexcept {
-  constexpr std::size_t kLine = 128;
-  const std::size_t head = (32 - reinterpret_cast<std::uintptr_t>(to) % 32) % 32;
-  std::memcpy(to, from, head);
-  std::size_t at = head;
-  for (; at + kLine <= bytes; at += kLine) {
-    const auto* const source = reinterpret_cast<const __m256i*>(from + at);
-    auto* const target = reinterpret_cast<__m256i*>(to + at);
-    const __m256i a = _mm256_loadu_si256(source);
-    const __m256i b = _mm256_loadu_si256(source + 1);
-    const __m256i c = _mm256_loadu_si256(source + 2);
-    const __m256i d = _mm256_loadu_si256(source + 3);
-    _mm256_stream_si256(target, a);
-    _mm256_stream_si256(target + 1, b);
-    _mm256_stream_si256(target + 2, c);
-    _mm256_stream_si256(target + 3, d);
-  }
-  std::memcpy(to + at, from + at, bytes - at);
-  _mm_sfence();  // streaming stores are not ordered by the release that announces the completion
-}
-#endif
 
 struct FreeState {
   void operator()(XXH3_state_t* state) const noexcept { XXH3_freeState(state); }
@@ -113,14 +83,11 @@ Checksum checksum_of(std::span<const std::byte> bytes, std::uint64_t seed) {
 }
 
 void copy_bytes(std::byte* to, const std::byte* from, std::size_t bytes) noexcept {
-#if defined(__x86_64__)
-  static const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
-  if (bytes >= kStreamingBytes && has_avx2) {
+  if (bytes >= kStreamFrom) {
     copy_streaming(to, from, bytes);
-    return;
+  } else if (bytes > 0) {
+    std::memcpy(to, from, bytes);
   }
-#endif
-  if (bytes > 0) std::memcpy(to, from, bytes);
 }
 
 namespace {
