@@ -83,7 +83,7 @@ std::uint64_t Clairvoyant::next_use(NodeIx ix) const {
   for (NodeIx c = index_->node(ix).first_child; c != kNil; c = index_->node(c).next_sibling) {
     const Node& child = index_->node(c);
     if (c >= entries_.size() || entries_[c].serial != child.serial) continue;
-    if (std::none_of(child.state_bytes.begin(), child.state_bytes.end(), [](std::uint64_t b) { return b > 0; })) continue;
+    if (!child.has_state()) continue;
     below = entries_[c].place;
     break;
   }

@@ -161,7 +161,6 @@ Position Index::insert(Position from, const Sequence& sequence, Instant now) {
     if (mark.at >= node.start && mark.at < node.end) node.marks.push_back(mark);
   }
   node.last_use = now;
-  node.created = now;
   link(ix);
   if (node.shape.scope != 0) register_pages(ix);
   return {ix, nodes_[ix].end};
@@ -212,7 +211,6 @@ NodeIx Index::split(Position position) {
   upper.symbols_offset = lower.symbols_offset;
   upper.last_use = lower.last_use;
   upper.used = lower.used;
-  upper.created = lower.created;
   upper.hits = lower.hits;
   lower.symbols_offset += (position.at - lower.start) / lower.shape.tokens * lower.shape.words;
   lower.start = position.at;

@@ -25,6 +25,7 @@
 #include "base/time.hpp"
 #include "policy/tier.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -99,7 +100,6 @@ struct Node {
   std::array<std::uint64_t, kTiers> kv_bytes{}, state_bytes{};  ///< of those, padded
   Instant last_use{};
   std::uint64_t used = 0;            ///< logical time of that use (counts lookups, insertions, evictions)
-  Instant created{};
   std::uint64_t serial = 0;          ///< never used again, unlike its index
   std::uint32_t hits = 0;
   std::optional<IdChain> chain;      ///< over the path down to round_down(end, kChainStep)
@@ -108,6 +108,10 @@ struct Node {
   bool evicted_state = false;
   bool alive = false;
 
+  /// A checkpoint of it lies in some tier.
+  [[nodiscard]] bool has_state() const noexcept {
+    return std::any_of(state_bytes.begin(), state_bytes.end(), [](std::uint64_t b) { return b > 0; });
+  }
   [[nodiscard]] const Token* at(std::uint32_t position) const noexcept {
     return symbols.get() + symbols_offset + (position - start) / shape.tokens * shape.words;
   }
@@ -211,7 +215,6 @@ class Index {
   [[nodiscard]] Object& object(ObjectIx ix) { return objects_[ix]; }
   [[nodiscard]] const Object& object(ObjectIx ix) const { return objects_[ix]; }
   [[nodiscard]] std::size_t object_slots() const noexcept { return objects_.size(); }
-  [[nodiscard]] std::uint64_t objects_alive() const noexcept { return objects_alive_; }
 
   /// Recounts tiers, dependents and closure; empty when all adds up.
   [[nodiscard]] std::string check() const;

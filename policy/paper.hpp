@@ -32,7 +32,6 @@ class PaperScore final : public EvictionPolicy {
   [[nodiscard]] NodeIx best(Lane lane, Instant now) override;
 
   void set_alpha(double alpha) override { alpha_ = alpha; }
-  [[nodiscard]] double alpha() const noexcept { return alpha_; }
 
  private:
   struct Entry {

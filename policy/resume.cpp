@@ -194,24 +194,31 @@ std::uint32_t ResumeScan::deepest(const ResumeLimits& limits) const {
   return 0;
 }
 
-void ResumeScan::depths(const ResumeLimits& limits, std::size_t max_count, std::vector<std::uint32_t>& found) const {
-  found.clear();
-  const auto consider = [&](std::uint32_t depth) {
-    if (depth <= from_ || depth > limits.at_most || (depth - limits.grid_from) % limits.grid != 0) return;
-    if (inside_mark(depth) || !needs(depth, scratch_)) return;
-    if (found.empty() || found.back() != depth) found.push_back(depth);
+std::size_t ResumeScan::depths(const ResumeLimits& limits, std::size_t max_count, std::vector<Usable>& out) const {
+  std::size_t count = 0;
+  const auto add = [&](std::uint32_t depth) {
+    if (count == out.size()) out.emplace_back();
+    out[count].depth = depth;
+    out[count].covers.swap(scratch_);
+    ++count;
   };
   if (!has_end_) {
-    if (const std::uint32_t depth = deepest(limits); depth > from_) found.push_back(depth);
-    return;
+    if (const std::uint32_t depth = deepest(limits); depth > from_) add(depth);
+    return count;
   }
+  const auto consider = [&](std::uint32_t depth) {
+    if (depth <= from_ || depth > limits.at_most || (depth - limits.grid_from) % limits.grid != 0) return;
+    if (count > 0 && out[count - 1].depth == depth) return;
+    if (!inside_mark(depth) && needs(depth, scratch_)) add(depth);
+  };
   const auto ends = std::find_if(groups_.begin(), groups_.end(), [](const Group& g) { return g.need == Need::end; });
   const auto& states = tracks_[static_cast<std::size_t>(ends - groups_.begin())].blocks;
-  for (auto it = states.rbegin(); it != states.rend() && found.size() < max_count; ++it) {
+  for (auto it = states.rbegin(); it != states.rend() && count < max_count; ++it) {
     const std::uint32_t end = index_->object(*it).end;
     if (end > ends->lookahead) consider(end - ends->lookahead);
   }
-  std::reverse(found.begin(), found.end());
+  std::reverse(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(count));
+  return count;
 }
 
 }  // namespace statecached

@@ -13,6 +13,12 @@ struct Cover {
   std::uint32_t valid = 0;
 };
 
+/// A depth that has all, and what it needs, in token order.
+struct Usable {
+  std::uint32_t depth = 0;
+  std::vector<Cover> covers;
+};
+
 struct ResumeLimits {
   std::uint32_t at_most = 0;        ///< tokens
   std::uint32_t grid = 1;           ///< depths are multiples of it, counted from
@@ -33,9 +39,10 @@ class ResumeScan {
 
   /// Tokens from 0 for which all `every` groups have KV (at most position.at).
   [[nodiscard]] std::uint32_t stored() const noexcept { return stored_; }
-  /// Depths at which every group has what it needs, ascending, at most `max_count` deepest ones. Without a group
-  /// that needs an `end`, only the deepest.
-  void depths(const ResumeLimits& limits, std::size_t max_count, std::vector<std::uint32_t>& out) const;
+  /// Depths at which every group has what it needs, ascending, at most `max_count` deepest ones; without a group
+  /// that needs an `end`, only the deepest. They are the first so many of `out`, which is returned; what lies behind
+  /// them there keeps its memory.
+  [[nodiscard]] std::size_t depths(const ResumeLimits& limits, std::size_t max_count, std::vector<Usable>& out) const;
   /// What this depth needs (of a group with lookahead k: what k tokens more need), in token order; false when something is missing.
   [[nodiscard]] bool needs(std::uint32_t depth, std::vector<Cover>& out) const;
 
@@ -50,6 +57,7 @@ class ResumeScan {
   [[nodiscard]] std::uint32_t shared(std::uint16_t group) const;
   /// The deepest depth that has all, of namespaces without checkpoints; 0: none. What a group has ends where a
   /// block of it ends or a branch leaves the path, so only such depths are tried (on the grid, outside marks).
+  /// What it needs is left in scratch_.
   [[nodiscard]] std::uint32_t deepest(const ResumeLimits& limits) const;
   /// On the grid and not inside an atomic mark: the deepest such depth up to this one; 0: none beyond `from`.
   [[nodiscard]] std::uint32_t allowed(std::uint32_t depth, const ResumeLimits& limits) const;

@@ -8,10 +8,6 @@ namespace {
 /// Children looked at to see whether the KV of a node can go with its state.
 constexpr int kChildrenLookedAt = 8;
 
-bool has_state(const Node& node) {
-  return std::any_of(node.state_bytes.begin(), node.state_bytes.end(), [](std::uint64_t b) { return b > 0; });
-}
-
 bool children_in(const Index& index, const Node& node, Tier tier) {
   int looked = 0;
   for (NodeIx c = node.first_child; c != kNil; c = index.node(c).next_sibling) {
@@ -30,7 +26,7 @@ SegmentTerms segment_terms(const Index& index, NodeIx ix, Tier tier, bool lower,
   double bytes = static_cast<double>(node.state_bytes[t]);
   if (leaf) bytes += static_cast<double>(node.kv_bytes[t]);
   NodeIx above = node.parent;
-  while (has_end_groups && above != kNil && !has_state(index.node(above))) {
+  while (has_end_groups && above != kNil && !index.node(above).has_state()) {
     // KV of stateless single-child ancestors is worth nothing without this node: it goes too.
     const Node& up = index.node(above);
     if (leaf && index.node(up.first_child == kNil ? ix : up.first_child).next_sibling == kNil) {
@@ -55,7 +51,7 @@ double paper_efficiency(const Index& index, NodeIx ix, Tier tier, const Namespac
   const std::uint64_t state = node.state_bytes[statecached::index(tier)];
   if (has_end_groups && state == 0) return 0;
   NodeIx above = node.parent;
-  while (has_end_groups && above != kNil && !has_state(index.node(above))) above = index.node(above).parent;
+  while (has_end_groups && above != kNil && !index.node(above).has_state()) above = index.node(above).parent;
   const std::uint32_t from = above == kNil ? 0 : index.node(above).end;
   double bytes = static_cast<double>(state);
   for (const Group& group : spec.groups) {

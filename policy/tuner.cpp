@@ -67,7 +67,6 @@ std::optional<double> Tuner::take() {
   phase_ = Phase::watching;
   alpha_ = outcome_->alpha;
   outcome_.reset();
-  ++tunings_;
   usual_.reset();
   watched_ = 0;
   watched_input_ = watched_hit_ = 0;

@@ -36,7 +36,6 @@ class Tuner {
   [[nodiscard]] std::optional<double> take();
 
   [[nodiscard]] double alpha() const noexcept { return alpha_; }
-  [[nodiscard]] std::uint32_t tunings() const noexcept { return tunings_; }
 
   static constexpr std::uint64_t kLogBytesMax = 64ULL << 20U;
   static constexpr std::uint64_t kWindowLeast = 50, kWindowMost = 4096;  ///< requests
@@ -61,7 +60,6 @@ class Tuner {
   std::shared_ptr<ReplayLog> log_;
   std::shared_ptr<Outcome> outcome_;
   double alpha_ = 0;
-  std::uint32_t tunings_ = 0;
   std::uint64_t watched_ = 0;
   double watched_input_ = 0, watched_hit_ = 0;
   std::optional<double> usual_;     ///< hit rate of the first window after a trial

@@ -164,7 +164,7 @@ std::span<const ClientIx> Cache::members(const TicketName& name) const {
 std::size_t Cache::step(Instant now) { return impl_->step(now); }
 bool Cache::busy() const noexcept { return impl_->busy(); }
 void Cache::flush(std::function<void(const FlushReport&)> done, Instant now) { impl_->flush(std::move(done), now); }
-void Cache::verify(std::function<void(const VerifyReport&)> done, Instant now) { impl_->verify(std::move(done), now); }
+void Cache::verify(std::function<void(const VerifyReport&)> done) { impl_->verify(std::move(done)); }
 Result<std::uint64_t> Cache::remove_namespace(NamespaceIx ns, Instant now) { return impl_->remove_namespace(ns, now); }
 void Cache::set_draining(bool draining) noexcept { impl_->draining_ = draining; }
 TierStatus Cache::tier(Tier tier) const { return impl_->tier_status(tier); }

@@ -53,7 +53,6 @@ struct CacheOptions {
   std::uint64_t (*policy_clock)() = nullptr;
   bool follow_verdict = true;       ///< false: the deepest depth always (the paper's counting)
   std::uint32_t keep_back = 1;      ///< least number of tokens left to compute, whatever a request asks
-  std::uint64_t seed = 1;
 };
 
 inline constexpr std::uint32_t kHostArena = 0;
@@ -356,7 +355,7 @@ class Cache {
   /// Writes everything committed so far; `done` is called from step().
   void flush(std::function<void(const FlushReport&)> done, Instant now);
   /// Reads and checks every object on NVMe (and checks host copies whose checksum is known).
-  void verify(std::function<void(const VerifyReport&)> done, Instant now);
+  void verify(std::function<void(const VerifyReport&)> done);
   /// Forgets a namespace in every tier, rows included; what is leased goes when its lease ends.
   [[nodiscard]] Result<std::uint64_t> remove_namespace(NamespaceIx ns, Instant now);
   void set_draining(bool draining) noexcept;  ///< true: every reservation is declined

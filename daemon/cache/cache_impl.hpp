@@ -2,12 +2,14 @@
 // The inside of Cache. One class, in these files by what they do:
 //   requests.cpp   clients, tickets, reservations
 //   plan.cpp       depths, the choice, holds, leases
+//   tails.cpp      the last whole block of a request, held for the next
 //   keyed.cpp      where tickets lie in the tree, and namespaces that are addressed by keys
 //   tiers.cpp      space, victims, dropping copies
 //   nodes.cpp      what policies that work node by node need
 //   transfers.cpp  loads, write-behind, copies down, catalog batches
 //   sweeps.cpp     flush, verify: work over everything, a bounded piece a step
 //   recovery.cpp   what the catalog says at start
+//   write_budget   what a day's writes leave (a class of its own)
 //   paths.cpp      drives that fail, the write budget, deadlines of prefetches
 //   inspect.cpp    what operators ask
 
@@ -263,7 +265,6 @@ struct Check {
 struct VerifyJob {
   std::function<void(const VerifyReport&)> done;
   VerifyReport report;
-  Instant asked{};
   std::size_t next = 0;
   std::size_t told = 0;             ///< tenths, in the log
   std::uint64_t next_check = 1;
@@ -357,18 +358,22 @@ class CacheImpl {
   std::uint64_t evict_whole(NodeIx node, Tier tier, Instant now);
   void prepare_insert(Ticket& ticket, std::span<const WantItem> wants, Instant now);
 
-  // transfers.cpp
+  // recovery.cpp
   Result<std::uint64_t> recover(Instant now, std::int64_t wall_now);
   Result<> recover_begin(Instant now, std::int64_t wall_now);
   std::size_t recover_some(Instant now);
+
+  // transfers.cpp
   std::size_t step(Instant now);
   void start_loads(Ticket& ticket, const std::vector<ObjectIx>& objects, Instant now);
   void write_behind(Instant now);
   void copy_down(Instant now);
   void loaded(ObjectIx o, Instant now);
   [[nodiscard]] bool busy() const noexcept;
+
+  // sweeps.cpp
   void flush(std::function<void(const FlushReport&)> done, Instant now);
-  void verify(std::function<void(const VerifyReport&)> done, Instant now);
+  void verify(std::function<void(const VerifyReport&)> done);
 
   // inspect.cpp
   Result<> audit() const;
@@ -459,6 +464,19 @@ class CacheImpl {
   void make_disk_room(Instant now);
   void deleted(std::uint64_t number, bool ok);
   static void zip(const PageRuns& disk, const PageRuns& memory, std::uint32_t arena, std::vector<DiskPiece>& out);
+  void load_part_done(ObjectIx o, bool ok, Reason reason, Instant now);
+  void submit_sums(ObjectIx o, JobKind kind, std::uint64_t batch, const PageRuns& runs, std::uint32_t arena);
+  [[nodiscard]] std::vector<MemoryRun> shard_runs(const PageRuns& runs, std::uint32_t arena, std::uint16_t shard, std::uint64_t padded, std::uint64_t bytes) const;
+  [[nodiscard]] std::int64_t wall(Instant now) const { return wall_at_start_ + std::chrono::duration_cast<std::chrono::seconds>(now - started_).count(); }
+  void forget_row(ObjectIx o);
+  [[nodiscard]] NamespaceRow row_of_space(NamespaceIx ns, Instant now) const;
+  void fail_unsynced(std::uint16_t path, std::uint64_t but);
+  [[nodiscard]] bool writable(std::uint16_t path, Instant now) const;
+
+  // tiers.cpp, inside
+  [[nodiscard]] bool writes_behind() const noexcept;
+
+  // sweeps.cpp, inside
   void step_flush(Instant now);
   void step_verify(Instant now);
   void end_of_flush_pass(Instant now);
@@ -467,21 +485,14 @@ class CacheImpl {
   bool check_on_nvme(VerifyJob& verify, ObjectIx o, Instant now);
   void check_in_host(VerifyJob& verify, ObjectIx o, Instant now);
   void verify_part(std::uint64_t number, bool ok, Instant now);
-  void load_part_done(ObjectIx o, bool ok, Reason reason, Instant now);
-  void submit_sums(ObjectIx o, JobKind kind, std::uint64_t batch, const PageRuns& runs, std::uint32_t arena);
-  [[nodiscard]] std::vector<MemoryRun> shard_runs(const PageRuns& runs, std::uint32_t arena, std::uint16_t shard, std::uint64_t padded, std::uint64_t bytes) const;
-  [[nodiscard]] std::int64_t wall(Instant now) const { return wall_at_start_ + std::chrono::duration_cast<std::chrono::seconds>(now - started_).count(); }
+
+  // recovery.cpp, inside
   bool recover_object(const ObjectRow& row, Instant now);
   bool recover_copy(ObjectIx o, const ObjectRow& row, const PageRuns& runs, Instant now);
   void recover_row(CatalogRow&& any, Instant now);
   void reject_row(const ObjectRow& row);
   void recovery_queue(Instant now);
   [[nodiscard]] bool reading_catalog() const noexcept { return recovery_ != nullptr && recovery_->reading; }
-  void forget_row(ObjectIx o);
-  [[nodiscard]] NamespaceRow row_of_space(NamespaceIx ns, Instant now) const;
-  void fail_unsynced(std::uint16_t path, std::uint64_t but);
-  [[nodiscard]] bool writable(std::uint16_t path, Instant now) const;
-  [[nodiscard]] bool writes_behind() const noexcept;
 
   // paths.cpp
   void watch_drives(Instant now);
@@ -492,7 +503,7 @@ class CacheImpl {
   std::uint64_t hold_back(NodeIx node);
   [[nodiscard]] bool in_time(const Ticket& ticket, const std::vector<ObjectIx>& to_load, Instant now) const;
 
-  // requests.cpp, inside
+  // plan.cpp
   struct Choice {                                      ///< one depth that plan() may choose
     std::uint32_t depth = 0;
     double seconds = 0;
@@ -503,21 +514,24 @@ class CacheImpl {
   // What plan() works with; kept for their memory.
   std::vector<NodeIx> path_;
   ResumeScan scan_;
-  std::vector<std::uint32_t> depths_;
-  std::vector<Cover> covers_;
+  std::vector<Usable> usable_;
   std::vector<Choice> choices_;
   std::vector<ObjectIx> fresh_;
   std::vector<Held> letting_go_;
-  [[nodiscard]] TicketMap::node_type new_ticket();
-  void list_choices(Ticket& ticket, std::size_t& count);
+  void list_choices(Ticket& ticket, std::span<Usable> depths);
   void add_runs(const PageRuns& runs, std::uint32_t arena, std::uint16_t shard, std::uint64_t padded, std::uint64_t bytes, ExtentList& out) const;
   void unhold_all(std::span<const Held> held, Instant now);
   void plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, bool load, Instant now);
   void touch(const std::vector<NodeIx>& path, NodeIx deepest, Instant now);
-  void hold_tail(Ticket& ticket, ObjectIx o, Instant now);
-  void let_go_tails(Ticket& ticket, Instant now);
   void let_go(Ticket& ticket, Instant now);
   void make_lease(Ticket& ticket, Instant now);
+
+  // tails.cpp
+  void hold_tail(Ticket& ticket, ObjectIx o, Instant now);
+  void let_go_tails(Ticket& ticket, Instant now);
+
+  // requests.cpp, inside
+  [[nodiscard]] TicketMap::node_type new_ticket();
   void end_ticket(const TicketName& name, Instant now);
   void maybe_end(Ticket& ticket, Instant now);
   void lose(Ticket& ticket, Instant now);
@@ -529,6 +543,7 @@ class CacheImpl {
   void close_slot(std::uint32_t slot);
   NodeIx add_domain_root(NamespaceIx ns, std::uint32_t number);
   NodeIx domain_root(NamespaceIx ns, const Domain& domain, std::uint32_t& number);
+
   // keyed.cpp, inside
   Position match_ticket(Ticket& ticket, std::vector<NodeIx>& path);
   [[nodiscard]] bool insert_ticket(Ticket& ticket, Instant now);

@@ -98,8 +98,7 @@ Position CacheImpl::match_ticket(Ticket& ticket, std::vector<NodeIx>& path) {
     const Position start = find_start(ticket);  // before sequence(), which begins there
     here = index_.match_run(start, ticket.sequence(), &path);
   } else {
-    std::uint32_t number = 0;
-    here = index_.match({domain_root(ticket.space, ticket.domain, number), 0}, ticket.sequence(), &path);
+    here = index_.match({ticket.root, 0}, ticket.sequence(), &path);
   }
   index_.reference(here.node);
   index_.unreference(ticket.anchor.node);

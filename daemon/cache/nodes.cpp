@@ -10,10 +10,6 @@ namespace {
 /// Nodes that a change of one node may ask to be looked at again.
 constexpr std::size_t kHeirsMax = 64;
 
-bool has_state(const Node& node) {
-  return std::any_of(node.state_bytes.begin(), node.state_bytes.end(), [](std::uint64_t b) { return b > 0; });
-}
-
 }  // namespace
 
 void CacheImpl::tick() {
@@ -52,7 +48,7 @@ void CacheImpl::heirs_of(NodeIx ix, std::vector<NodeIx>& out) const {
   while (!stack.empty() && out.size() < kHeirsMax) {
     const NodeIx at = stack.back();
     stack.pop_back();
-    if (has_state(index_.node(at))) {
+    if (index_.node(at).has_state()) {
       out.push_back(at);
     } else {
       push_children(index_.node(at));
@@ -90,7 +86,7 @@ std::uint64_t CacheImpl::evict_whole(NodeIx ix, Tier tier, Instant now) {
     freed += got;
     if (got == 0 || above == kNil || !index_.node(above).alive) break;
     const Node& next = index_.node(above);
-    if (!spaces_[next.space].has_end || has_state(next) || children_in(next, tier) > 0) break;
+    if (!spaces_[next.space].has_end || next.has_state() || children_in(next, tier) > 0) break;
     ix = above;
   }
   return freed;
@@ -111,7 +107,7 @@ ReplaySpace CacheImpl::replay_space(const SpaceInfo& space) const {
 void CacheImpl::snapshot_for_tuner(Tier tier) {
   ReplayLog& log = tuner_->begin();
   for (const SpaceInfo& space : spaces_) {
-    if (!space.has_end || space.removed) continue;
+    if (!space.has_end || space.removed || space.spec.addressing == Addressing::keys) continue;
     for (const auto& [domain, info] : space.domains) log.snapshot(index_, info.root, tier, replay_space(space), clock_);
   }
 }
@@ -119,7 +115,7 @@ void CacheImpl::snapshot_for_tuner(Tier tier) {
 void CacheImpl::tell_tuner(const Ticket& ticket) {
   const SpaceInfo& space = spaces_[ticket.space];
   const auto domain = space.domains.find(ticket.domain);
-  if (!space.has_end || domain == space.domains.end()) return;
+  if (ticket.keyed() || !space.has_end || domain == space.domains.end()) return;
   tuner_->request(domain->second.root, replay_space(space), ticket.tokens, ticket.prompt, ticket.resumed);
 }
 
@@ -133,12 +129,11 @@ void CacheImpl::prepare_insert(Ticket& ticket, std::span<const WantItem> wants, 
   if (grown) {
     tick();
     tick();
-    std::vector<NodeIx> below;
-    here = index_.match({index_.node_at(here.node, std::max(here.at, 1U)), here.at}, ticket.sequence(), &below);
+    here = index_.match({index_.node_at(here.node, std::max(here.at, 1U)), here.at}, ticket.sequence());
     NodeIx n = here.node;
     if (!traits_.refresh_path && here.at < index_.node(n).end) n = index_.node(n).parent;
     while (n != kNil && index_.node(n).parent != kNil) {
-      const bool stamped = traits_.refresh_path || !space.has_end || has_state(index_.node(n));
+      const bool stamped = traits_.refresh_path || !space.has_end || index_.node(n).has_state();
       if (stamped) {
         stamp(n, now);
         requeue(n, now);

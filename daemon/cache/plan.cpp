@@ -37,8 +37,8 @@ void CacheImpl::touch(const std::vector<NodeIx>& path, NodeIx deepest, Instant n
 }
 
 /// The depths that the ticket could resume from, into its answer and, with what each needs, into
-/// choices_[0, count).
-void CacheImpl::list_choices(Ticket& ticket, std::size_t& count) {
+/// choices_, in the same order.
+void CacheImpl::list_choices(Ticket& ticket, std::span<Usable> depths) {
   const SpaceInfo& space = spaces_[ticket.space];
   Answer& answer = ticket.answer;
   const double rate = space.speeds.engine_flops;
@@ -46,11 +46,11 @@ void CacheImpl::list_choices(Ticket& ticket, std::size_t& count) {
   const std::uint32_t offset = ticket.offset();
   const std::uint32_t base = ticket.base;
   const std::uint32_t size = ticket.prompt + offset;
-  count = 0;
-  for (std::uint32_t depth : depths_) {
-    if (!scan_.needs(depth, covers_)) continue;
-    if (count == choices_.size()) choices_.emplace_back();
-    Choice& choice = choices_[count++];
+  if (choices_.size() < depths.size()) choices_.resize(depths.size());
+  for (std::size_t i = 0; i < depths.size(); ++i) {
+    const std::uint32_t depth = depths[i].depth;
+    std::vector<Cover>& covers = depths[i].covers;
+    Choice& choice = choices_[i];
     choice.depth = depth;
     choice.to_load.clear();
     Point point;
@@ -58,13 +58,13 @@ void CacheImpl::list_choices(Ticket& ticket, std::size_t& count) {
     point.tier = Tier::device;
     double visible = 0;
     // What the engine has already is neither held nor loaded nor leased.
-    std::erase_if(covers_, [&](const Cover& cover) {
+    std::erase_if(covers, [&](const Cover& cover) {
       const Object& object = index_.object(cover.object);
       // Of a group that looks ahead the engine holds as much as it can resume with.
       const std::uint32_t ahead = space.spec.groups[object.group].lookahead + offset;
       return cover.valid > 0 ? ticket.have.every != 0 && object.first + cover.valid - ahead <= ticket.have.every : object.end - ahead == ticket.have.end;
     });
-    for (const Cover& cover : covers_) {
+    for (const Cover& cover : covers) {
       const Object& object = index_.object(cover.object);
       const Tier tier = object.highest();
       point.tier = std::max(point.tier, tier);
@@ -73,13 +73,13 @@ void CacheImpl::list_choices(Ticket& ticket, std::size_t& count) {
       choice.to_load.push_back(cover.object);
       point.bytes += object.bytes;
     }
-    if (covers_.empty()) point.tier = Tier::none;
+    if (covers.empty()) point.tier = Tier::none;
     const double wait = point.bytes == 0 ? 0 : static_cast<double>(point.bytes) / space.speeds.load[index(Tier::nvme)];
     point.ready_in = from_seconds(wait);
     point.recompute = from_seconds(space.spec.cost.flops(base, depth) / rate);
     choice.seconds = options_.follow_verdict ? visible + space.spec.cost.flops(depth, size) / rate : -static_cast<double>(depth);
     choice.bytes = point.bytes;
-    choice.covers.swap(covers_);
+    choice.covers.swap(covers);
     if (point.bytes == 0) answer.usable = depth - offset;
     answer.points.push_back(point);
   }
@@ -100,7 +100,8 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
   scan_.renew(index_, space.spec.groups, path, here, ticket.marks, base);
   const std::uint32_t size = ticket.prompt + offset;
   const std::uint32_t limit = std::max(ticket.origin, std::min(at_most, ticket.prompt - std::min(ticket.prompt, ticket.keep_back))) + offset;
-  scan_.depths({limit, space.spec.resume_grid, offset}, kPointsMax, depths_);
+  const std::size_t found = scan_.depths({limit, space.spec.resume_grid, offset}, kPointsMax, usable_);
+  const std::span<Usable> depths = std::span(usable_).first(found);
   Answer& answer = ticket.answer;
   ++answer.version;
   answer.points.clear();
@@ -108,11 +109,10 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
   answer.usable = 0;
   answer.stored = scan_.stored() - offset;
   answer.state = TicketState::ready;
-  answer.wishes = wishes({ticket.prompt, here.at - offset, depths_.empty() ? ticket.origin : depths_.back() - offset, std::lcm(space.spec.checkpoint_grid, ticket.shape.tokens), ticket.keep_back, space.has_end, options_.policy.every_tokens}, options_.policy.admission);
+  answer.wishes = wishes({ticket.prompt, here.at - offset, depths.empty() ? ticket.origin : depths.back().depth - offset, std::lcm(space.spec.checkpoint_grid, ticket.shape.tokens), ticket.keep_back, space.has_end, options_.policy.every_tokens}, options_.policy.admission);
   if (options_.policy.admission == Admission::future && space.has_end) answer.wishes = options_.policy.future->partings(limit - offset, space.spec.checkpoint_grid);
-  std::size_t listed = 0;
-  list_choices(ticket, listed);
-  const std::span<Choice> choices = std::span(choices_).first(listed);
+  list_choices(ticket, depths);
+  const std::span<Choice> choices = std::span(choices_).first(depths.size());
   const double rate = space.speeds.engine_flops;
   const double from_zero = options_.follow_verdict ? space.spec.cost.flops(base, size) / rate : 0;
   std::sort(choices.begin(), choices.end(), [](const Choice& a, const Choice& b) { return a.seconds < b.seconds; });
@@ -135,6 +135,10 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
       answer.best = choice.depth - offset;
       answer.state = TicketState::pending;
       return;
+    }
+    if (ticket.hold == HoldKind::none) {  // only asked
+      answer.best = choice.depth - offset;
+      break;
     }
     if (choice.bytes > 0 && !in_time(ticket, choice.to_load, now)) {
       ++counters_.prefetch_refused;
@@ -174,9 +178,7 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
     for (const Cover& cover : choice.covers) {
       ticket.held.push_back({cover.object, cover.valid, index_.object(cover.object).highest()});
     }
-    if (choice.to_load.empty()) {
-      if (ticket.hold == HoldKind::none) let_go(ticket, now);
-    } else {
+    if (!choice.to_load.empty()) {
       ticket.loading = choice.to_load.size();
       answer.state = TicketState::loading;
       for (ObjectIx o : choice.to_load) loads_[o].waiters.push_back(ticket.name);

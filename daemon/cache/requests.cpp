@@ -348,7 +348,6 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   WantItem want = asked;  // as the tree counts
   want.first += ticket.offset();
   want.end += ticket.offset();
-  NodeIx node = index_.node_at(ticket.anchor.node, want.end);
   const std::uint32_t cell_end = group.need == Need::end ? want.end : want.first + group.block_tokens;
   Object object;
   object.space = ticket.space;
@@ -357,13 +356,12 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   object.first = want.first;
   object.end = want.end;
   object.full = group.need == Need::every && want.end == cell_end;
-  if (group.need != Need::end && index_.find_cover({node, want.end}, want.group, want.first, want.end, cell_end) != kNil) {
+  const ObjectIx same = index_.find(ticket.anchor.node, want.group, want.first, want.end);
+  if (group.need != Need::end && index_.find_cover({ticket.anchor.node, want.end}, want.group, want.first, want.end, cell_end) != kNil) {
     answer.grant = GrantKind::exists;  // on this branch, or on one that shares these tokens
-    const ObjectIx same = index_.find(ticket.anchor.node, want.group, want.first, want.end);
     if (object.full && same != kNil) hold_tail(ticket, same, now);
     if (!object.full || (same != kNil && index_.object(same).state == ObjectState::visible)) return answer;
   }
-  const ObjectIx same = index_.find(ticket.anchor.node, want.group, want.first, want.end);
   if (same != kNil && index_.object(same).state != ObjectState::dead) {
     if (index_.object(same).state == ObjectState::visible) {
       answer.grant = GrantKind::exists;
@@ -380,18 +378,20 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   object.bytes = padded_bytes(payload, group.shards);
   PageRuns runs;
   Tier home = present(Tier::device) ? Tier::device : Tier::host;
+  const std::uint64_t evictions = counters_.evictions;
   if (!allocate(home, object.bytes, group.contiguous, runs, now)) {
     if (home == Tier::host || !present(Tier::host)) return refuse(GrantKind::no_space, Reason::capacity);
     home = Tier::host;
     if (!allocate(home, object.bytes, group.contiguous, runs, now)) return refuse(GrantKind::no_space, Reason::capacity);
   }
-  // Allocation may have evicted: what this hangs on may be gone.
-  object.parents.fill(kNil);
-  if (!find_parents(space, ticket.anchor.node, want, ticket.base, object)) {
-    space_of(home).free(runs);
-    return refuse(GrantKind::declined, Reason::parents_missing);
+  if (counters_.evictions != evictions) {  // what this hangs on may be gone
+    object.parents.fill(kNil);
+    if (!find_parents(space, ticket.anchor.node, want, ticket.base, object)) {
+      space_of(home).free(runs);
+      return refuse(GrantKind::declined, Reason::parents_missing);
+    }
   }
-  node = index_.node_at(ticket.anchor.node, want.end);
+  NodeIx node = index_.node_at(ticket.anchor.node, want.end);
   if (group.need == Need::end) {
     node = index_.split({node, want.end});
     if (ticket.anchor.at == want.end) {

@@ -136,10 +136,8 @@ void CacheImpl::end_of_flush_pass(Instant now) {
 
 // ---- verify -----------------------------------------------------------------------------------------
 
-void CacheImpl::verify(std::function<void(const VerifyReport&)> done, Instant now) {
-  VerifyJob& job = verifies_.emplace_back();
-  job.done = std::move(done);
-  job.asked = now;
+void CacheImpl::verify(std::function<void(const VerifyReport&)> done) {
+  verifies_.emplace_back().done = std::move(done);
 }
 
 /// Several objects at a time; copies on NVMe are read into host space of their own, copies in the host tier

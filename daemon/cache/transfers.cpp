@@ -404,6 +404,7 @@ bool CacheImpl::rows_of(WriteBatch& batch, CatalogBatch& rows, Instant now) {
       if (std::find(batch.domains.begin(), batch.domains.end(), entry) != batch.domains.end()) continue;
       rows.domains.push_back({object.space + 1, info.number, domain});
       batch.domains.push_back(entry);
+      break;
     }
     resident.number = space.next_number++;
     ObjectRow row;

@@ -588,14 +588,11 @@ void Admin::execute(Conductor& conductor, const wire::AdminMessage& message, Don
     return done(Render([] { return print({{"draining", false}}); }));
   }
   if (command == "verify") {
-    return cache.verify(
-        [done](const VerifyReport& report) {
-          done(Render([report] {
-            return print(
-                {{"objects", report.objects}, {"bytes", report.bytes}, {"bad", report.bad}});
-          }));
-        },
-        conductor.now());
+    return cache.verify([done](const VerifyReport& report) {
+      done(Render([report] {
+        return print({{"objects", report.objects}, {"bytes", report.bytes}, {"bad", report.bad}});
+      }));
+    });
   }
   done(fail(Errc::invalid_argument, fmt::format("there is no command {}", command)));
 }

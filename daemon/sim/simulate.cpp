@@ -90,7 +90,6 @@ class Simulator {
     options.policy.future = settings_.future.get();
     options.follow_verdict = !settings_.compat_reference;
     options.keep_back = settings_.compat_reference ? 0 : 1;
-    options.seed = settings_.seed;
     return options;
   }
 

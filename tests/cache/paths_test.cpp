@@ -341,7 +341,7 @@ TEST_F(Paths, APrefetchThatCannotBeInTimeIsRefusedAtOnce) {
 // ---- the write budget -------------------------------------------------------------------------------
 
 TEST_F(Paths, TheBudgetHoldsUnderTwentyTimesItsLoad) {
-  // A day at once a second: 16 MiB a day, and 1.2 days are simulated with 20 times as much stored.
+  // 8 GiB a day are 9.5 MiB in the 100 seconds that are simulated; more than fifteen times as much is stored.
   WriteBudgetOptions options;
   options.bytes_per_day = 8 * kGiB;
   options.burst = 2 * kMiB;

@@ -182,7 +182,7 @@ TEST_P(RandomEngines, LedgersAddUpAfterEveryRequest) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, RandomEngines, testing::Combine(testing::Values(0, 1, 2, 3), testing::Values(PolicyName::marconi, PolicyName::lru)));
+INSTANTIATE_TEST_SUITE_P(Shapes, RandomEngines, testing::Combine(testing::Values(0, 1, 2, 3), testing::Values(PolicyName::marconi, PolicyName::lru, PolicyName::marconi_paper, PolicyName::s3fifo, PolicyName::gdsf)));
 
 }  // namespace
 }  // namespace statecached

@@ -317,7 +317,7 @@ void World::tick() {
   } else if (dice < 8) {
     cache_->flush([](const FlushReport&) {}, clock_.now());
   } else if (dice < 11) {
-    cache_->verify([](const VerifyReport&) {}, clock_.now());
+    cache_->verify([](const VerifyReport&) {});
   } else if (dice < 150 && engines_.size() < 4) {
     begin();
   } else if (dice < 550 && !engines_.empty()) {
@@ -371,7 +371,7 @@ void World::verify_all() {
   set_faults(false);
   const std::uint64_t failures = cache_->counters().checksum_failures;
   std::optional<VerifyReport> report;
-  cache_->verify([&](const VerifyReport& done) { report = done; }, clock_.now());
+  cache_->verify([&](const VerifyReport& done) { report = done; });
   for (int i = 0; i < 20'000 && !report; ++i)
     step();
   set_faults(true);

@@ -19,6 +19,22 @@
 namespace statecached {
 namespace {
 
+/// The depths alone, once what comes with each is what needs() says.
+std::vector<std::uint32_t> depths_of(const ResumeScan& scan, const ResumeLimits& limits, std::size_t most) {
+  std::vector<Usable> usable;
+  const std::size_t count = scan.depths(limits, most, usable);
+  std::vector<std::uint32_t> out;
+  std::vector<Cover> covers;
+  for (const Usable& each : std::span(usable).first(count)) {
+    EXPECT_TRUE(scan.needs(each.depth, covers));
+    EXPECT_TRUE(std::ranges::equal(covers, each.covers, [](const Cover& a, const Cover& b) {
+      return a.object == b.object && a.valid == b.valid;
+    }));
+    out.push_back(each.depth);
+  }
+  return out;
+}
+
 constexpr std::uint32_t kLongest = 18;
 constexpr std::uint32_t kLargestCell =
     4;  // 31 nodes below a point at most: within what find_cover() looks at
@@ -147,9 +163,7 @@ class World {
     const std::size_t keep = end ? most : 1;  // without checkpoints the deepest says it all
     if (should.size() > keep)
       should.erase(should.begin(), should.end() - static_cast<std::ptrdiff_t>(keep));
-    std::vector<std::uint32_t> found;
-    scan.depths(ask.limits, most, found);
-    EXPECT_EQ(found, should);
+    EXPECT_EQ(depths_of(scan, ask.limits, most), should);
   }
 
  private:
@@ -347,9 +361,7 @@ class Resume : public testing::Test {
     const Position here = index_.match({root_, 0}, {asked, {}, 0}, &path);
     const ResumeScan scan(index_, groups, path, here, marks);
     stored_ = scan.stored();
-    std::vector<std::uint32_t> found;
-    scan.depths({here.at, grid}, 8, found);
-    return found;
+    return depths_of(scan, {here.at, grid}, 8);
   }
 
   using Depths = std::vector<std::uint32_t>;

@@ -417,7 +417,7 @@ TEST(OpenLoop, ABusierEngineMakesRequestsWait) {
   EXPECT_EQ(calm.requests, 200U);
   EXPECT_EQ(busy.requests, 200U);
   EXPECT_GT(busy.ttft_ms.p95, calm.ttft_ms.p95);
-  EXPECT_GE(calm.ttft_ms.p95, closed.ttft_ms.p50);
+  EXPECT_GE(calm.ttft_ms.p95, closed.ttft_ms.p95);
   EXPECT_LE(calm.engine_busy, 0.11);
   EXPECT_GT(busy.engine_busy, calm.engine_busy);
 }
