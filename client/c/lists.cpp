@@ -26,8 +26,6 @@ struct SlotsOwner {
   Rows<statecache_slot> rows;
 };
 
-statecache_code bad_argument(const char* text) noexcept { return failed(STATECACHE_INVALID_ARGUMENT, text); }
-
 /// std::byte* of the C++ API is void* of the C API.
 const statecache_extent* extents_of(std::span<const Extent> where) noexcept {
   return where.empty() ? nullptr : reinterpret_cast<const statecache_extent*>(where.data());
@@ -71,14 +69,12 @@ statecache_code give_answer(const Answer& answer, statecache_answer& ours, state
 
 statecache_code ask_answer(const statecache_session* session, const statecache_have* have, statecache_answer* to,
                            auto&& get) noexcept {
-  if (session == nullptr || to == nullptr) return bad_argument("a null pointer");
+  if (session == nullptr || to == nullptr) return null_pointer();
   return guarded([&]() -> statecache_code {
     statecache_have own = STATECACHE_HAVE_INIT;
     statecache_answer ours = STATECACHE_ANSWER_INIT;
-    if (have != nullptr) {
-      if (const statecache_code code = take(have, own); code != STATECACHE_OK) return code;
-    }
-    if (const statecache_code code = open_output(to, ours); code != STATECACHE_OK) return code;
+    if (have != nullptr) SC_C_TRY(take(have, own));
+    SC_C_TRY(open_output(to, ours));
     if (!Rows<statecache_point>::fits(ours.point_size)) return bad_argument("point_size: use STATECACHE_ANSWER_INIT");
     return give_answer(get(Have{own.every, own.end}), ours, to);
   });
@@ -103,7 +99,7 @@ statecache_code give_slots(Result<std::vector<Slot>> slots, statecache_slots& ou
 }
 
 statecache_code open_slots(statecache_slots* to, statecache_slots& ours) noexcept {
-  if (const statecache_code code = open_output(to, ours); code != STATECACHE_OK) return code;
+  SC_C_TRY(open_output(to, ours));
   return Rows<statecache_slot>::fits(ours.slot_size) ? STATECACHE_OK
                                                      : bad_argument("slot_size: use STATECACHE_SLOTS_INIT");
 }
@@ -116,7 +112,7 @@ struct Memories {
 
   statecache_code take_from(const statecache_memory* from, std::size_t count) {
     std::vector<statecache_memory> rows;
-    if (const statecache_code code = take_all(from, count, rows); code != STATECACHE_OK) return code;
+    SC_C_TRY(take_all(from, count, rows));
     pieces.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
       const statecache_memory& row = rows[i];
@@ -161,10 +157,10 @@ void statecache_answer_clear(statecache_answer* answer) noexcept {
 
 statecache_code statecache_wait_lease(const statecache_session* session, statecache_ticket ticket,
                                       int64_t timeout_us, statecache_lease* lease) noexcept {
-  if (session == nullptr || lease == nullptr) return bad_argument("a null pointer");
+  if (session == nullptr || lease == nullptr) return null_pointer();
   return guarded([&]() -> statecache_code {
     statecache_lease ours = STATECACHE_LEASE_INIT;
-    if (const statecache_code code = open_output(lease, ours); code != STATECACHE_OK) return code;
+    SC_C_TRY(open_output(lease, ours));
     if (!Rows<statecache_piece>::fits(ours.piece_size)) return bad_argument("piece_size: use STATECACHE_LEASE_INIT");
     auto got = session->session.wait_lease(ticket, to_micros(timeout_us));
     if (!got) return failed(got.status());
@@ -196,10 +192,10 @@ void statecache_lease_clear(statecache_lease* lease) noexcept {
 statecache_code statecache_read_into(const statecache_session* session, statecache_ticket ticket,
                                      const statecache_memory* memory, size_t count, int64_t timeout_us,
                                      uint8_t* ok) noexcept {
-  if (session == nullptr || (count != 0 && ok == nullptr)) return bad_argument("a null pointer");
+  if (session == nullptr || (count != 0 && ok == nullptr)) return null_pointer();
   return guarded([&]() -> statecache_code {
     Memories to;
-    if (const statecache_code code = to.take_from(memory, count); code != STATECACHE_OK) return code;
+    SC_C_TRY(to.take_from(memory, count));
     const Status status = session->session.read_into(ticket, to.items, to_micros(timeout_us), to.flags());
     if (status.ok()) to.tell(ok);
     return failed(status);
@@ -208,10 +204,10 @@ statecache_code statecache_read_into(const statecache_session* session, statecac
 
 statecache_code statecache_reserve(statecache_session* session, statecache_ticket ticket,
                                    const statecache_want* wants, size_t count) noexcept {
-  if (session == nullptr) return bad_argument("a null pointer");
+  if (session == nullptr) return null_pointer();
   return guarded([&]() -> statecache_code {
     std::vector<statecache_want> rows;
-    if (const statecache_code code = take_all(wants, count, rows); code != STATECACHE_OK) return code;
+    SC_C_TRY(take_all(wants, count, rows));
     std::vector<Want> converted;
     converted.reserve(count);
     for (const statecache_want& row : rows) {
@@ -224,20 +220,20 @@ statecache_code statecache_reserve(statecache_session* session, statecache_ticke
 
 statecache_code statecache_peek_slots(const statecache_session* session, statecache_ticket ticket,
                                       statecache_slots* slots) noexcept {
-  if (session == nullptr || slots == nullptr) return bad_argument("a null pointer");
+  if (session == nullptr || slots == nullptr) return null_pointer();
   return guarded([&]() -> statecache_code {
     statecache_slots ours = STATECACHE_SLOTS_INIT;
-    if (const statecache_code code = open_slots(slots, ours); code != STATECACHE_OK) return code;
+    SC_C_TRY(open_slots(slots, ours));
     return give_slots(session->session.slots(ticket), ours, slots);
   });
 }
 
 statecache_code statecache_wait_slots(statecache_session* session, statecache_ticket ticket, int64_t timeout_us,
                                       statecache_slots* slots) noexcept {
-  if (session == nullptr || slots == nullptr) return bad_argument("a null pointer");
+  if (session == nullptr || slots == nullptr) return null_pointer();
   return guarded([&]() -> statecache_code {
     statecache_slots ours = STATECACHE_SLOTS_INIT;
-    if (const statecache_code code = open_slots(slots, ours); code != STATECACHE_OK) return code;
+    SC_C_TRY(open_slots(slots, ours));
     return give_slots(session->session.wait_slots(ticket, to_micros(timeout_us)), ours, slots);
   });
 }
@@ -251,10 +247,10 @@ void statecache_slots_clear(statecache_slots* slots) noexcept {
 
 statecache_code statecache_commit(statecache_session* session, const statecache_filled* filled,
                                   size_t count) noexcept {
-  if (session == nullptr) return bad_argument("a null pointer");
+  if (session == nullptr) return null_pointer();
   return guarded([&]() -> statecache_code {
     std::vector<statecache_filled> rows;
-    if (const statecache_code code = take_all(filled, count, rows); code != STATECACHE_OK) return code;
+    SC_C_TRY(take_all(filled, count, rows));
     std::vector<Filled> converted;
     converted.reserve(count);
     for (const statecache_filled& row : rows) converted.push_back(Filled{row.slot, row.valid});
@@ -264,17 +260,17 @@ statecache_code statecache_commit(statecache_session* session, const statecache_
 
 statecache_code statecache_abandon(statecache_session* session, const statecache_slot_id* slots,
                                    size_t count) noexcept {
-  if (session == nullptr || (count != 0 && slots == nullptr)) return bad_argument("a null pointer");
+  if (session == nullptr || (count != 0 && slots == nullptr)) return null_pointer();
   return failed(session->session.abandon(std::span<const SlotId>(slots, count)));
 }
 
 statecache_code statecache_write_from(statecache_session* session, statecache_ticket ticket,
                                       const statecache_memory* memory, size_t count, int64_t timeout_us,
                                       uint8_t* ok) noexcept {
-  if (session == nullptr || (count != 0 && ok == nullptr)) return bad_argument("a null pointer");
+  if (session == nullptr || (count != 0 && ok == nullptr)) return null_pointer();
   return guarded([&]() -> statecache_code {
     Memories from;
-    if (const statecache_code code = from.take_from(memory, count); code != STATECACHE_OK) return code;
+    SC_C_TRY(from.take_from(memory, count));
     const Status status = session->session.write_from(ticket, from.items, to_micros(timeout_us), from.flags());
     if (status.ok()) from.tell(ok);
     return failed(status);

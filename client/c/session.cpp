@@ -8,21 +8,12 @@ using namespace statecache::c;  // NOLINT(google-build-using-namespace)
 
 namespace {
 
-#define SC_C_TRY(expression)                                                    \
-  do {                                                                          \
-    if (const statecache_code sc_code = (expression); sc_code != STATECACHE_OK) { \
-      return sc_code;                                                           \
-    }                                                                           \
-  } while (false)
-
-statecache_code no_session() noexcept { return failed(STATECACHE_INVALID_ARGUMENT, "a null pointer"); }
-
 statecache_code to_spec(const statecache_namespace* from, NamespaceSpec& out) {
   statecache_namespace space = STATECACHE_NAMESPACE_INIT;
   SC_C_TRY(take(from, space));
-  if (space.name == nullptr) return failed(STATECACHE_INVALID_ARGUMENT, "the namespace has no name");
+  if (space.name == nullptr) return bad_argument("the namespace has no name");
   if (space.key_bytes > 255 || space.addressing > STATECACHE_BY_KEYS) {
-    return failed(STATECACHE_INVALID_ARGUMENT, "addressing or key_bytes out of range");
+    return bad_argument("addressing or key_bytes out of range");
   }
   out.name = space.name;
   out.model = to_digest(space.model);
@@ -30,8 +21,8 @@ statecache_code to_spec(const statecache_namespace* from, NamespaceSpec& out) {
   std::vector<statecache_group> groups;
   SC_C_TRY(take_all(space.groups, space.group_count, groups));
   for (const statecache_group& group : groups) {
-    if (group.name == nullptr) return failed(STATECACHE_INVALID_ARGUMENT, "a group has no name");
-    if (group.need > STATECACHE_END) return failed(STATECACHE_INVALID_ARGUMENT, "a group with an unknown need");
+    if (group.name == nullptr) return bad_argument("a group has no name");
+    if (group.need > STATECACHE_END) return bad_argument("a group with an unknown need");
     Group& to = out.groups.emplace_back();
     to.name = group.name;
     to.need = static_cast<Need>(group.need);
@@ -64,7 +55,7 @@ statecache_code to_member(const statecache_member* from, Member& out) {
   out.rank = member.rank;
   out.world = member.world;
   if (member.shard_count != 0) {
-    if (member.shards == nullptr) return no_session();
+    if (member.shards == nullptr) return null_pointer();
     out.shard.assign(member.shards, member.shards + member.shard_count);
   }
   if (member.program != nullptr) out.program = member.program;
@@ -83,7 +74,7 @@ statecache_code to_limits(const statecache_limits* from, Limits& out) noexcept {
   if (from == nullptr) return STATECACHE_OK;
   statecache_limits limits = STATECACHE_LIMITS_INIT;
   SC_C_TRY(take(from, limits));
-  if (limits.hold > STATECACHE_HOLD_LEASE) return failed(STATECACHE_INVALID_ARGUMENT, "an unknown hold");
+  if (limits.hold > STATECACHE_HOLD_LEASE) return bad_argument("an unknown hold");
   out.have = Have{limits.have_every, limits.have_end};
   out.hold = static_cast<Hold>(limits.hold);
   out.keep_back = limits.keep_back;
@@ -104,7 +95,7 @@ statecache_code to_marks(const statecache_mark* from, std::size_t count, std::ve
 }
 
 statecache_code to_keys(const statecache_digest* from, std::size_t count, std::vector<Digest>& out) {
-  if (count != 0 && from == nullptr) return failed(STATECACHE_INVALID_ARGUMENT, "a null array");
+  if (count != 0 && from == nullptr) return bad_argument("a null array");
   out.reserve(count);
   for (std::size_t i = 0; i < count; ++i) out.push_back(to_digest(from[i]));
   return STATECACHE_OK;
@@ -125,9 +116,9 @@ statecache_code to_admin(const char* socket_path, const char* command, const cha
                          std::size_t argument_count, const std::uint32_t* tokens, std::size_t token_count,
                          AdminArguments& out) {
   const bool holes = (argument_count != 0 && arguments == nullptr) || (token_count != 0 && tokens == nullptr);
-  if (socket_path == nullptr || command == nullptr || holes) return no_session();
+  if (socket_path == nullptr || command == nullptr || holes) return null_pointer();
   for (std::size_t i = 0; i < argument_count; ++i) {
-    if (arguments[i] == nullptr) return no_session();
+    if (arguments[i] == nullptr) return null_pointer();
     out.arguments.emplace_back(arguments[i]);
   }
   if (token_count != 0) out.tokens = {tokens, token_count};
@@ -146,7 +137,7 @@ extern "C" {
 statecache_code statecache_attach(const char* socket_path, const statecache_namespace* space,
                                   const statecache_member* member, int64_t timeout_us,
                                   statecache_session** session) noexcept {
-  if (socket_path == nullptr || session == nullptr) return no_session();
+  if (socket_path == nullptr || session == nullptr) return null_pointer();
   return guarded([&]() -> statecache_code {
     NamespaceSpec spec;
     Member self;
@@ -179,7 +170,7 @@ int statecache_writable(const statecache_session* session) noexcept {
 }
 
 statecache_code statecache_get_counters(const statecache_session* session, statecache_counters* out) noexcept {
-  if (session == nullptr) return no_session();
+  if (session == nullptr) return null_pointer();
   statecache_counters ours = STATECACHE_COUNTERS_INIT;
   SC_C_TRY(open_output(out, ours));
   const Counters counters = session->session.counters();
@@ -195,11 +186,11 @@ statecache_code statecache_get_counters(const statecache_session* session, state
 
 statecache_code statecache_begin(statecache_session* session, const statecache_ask* ask,
                                  const statecache_limits* limits, statecache_ticket* ticket) noexcept {
-  if (session == nullptr || ticket == nullptr) return no_session();
+  if (session == nullptr || ticket == nullptr) return null_pointer();
   return guarded([&]() -> statecache_code {
     statecache_ask from = STATECACHE_ASK_INIT;
     SC_C_TRY(take(ask, from));
-    if (from.token_count != 0 && from.tokens == nullptr) return no_session();
+    if (from.token_count != 0 && from.tokens == nullptr) return null_pointer();
     Ask to;
     std::vector<Mark> marks;
     SC_C_TRY(to_marks(from.marks, from.mark_count, marks));
@@ -216,7 +207,7 @@ statecache_code statecache_begin(statecache_session* session, const statecache_a
 
 statecache_code statecache_begin_keys(statecache_session* session, const statecache_key_run* run,
                                       const statecache_limits* limits, statecache_ticket* ticket) noexcept {
-  if (session == nullptr || ticket == nullptr) return no_session();
+  if (session == nullptr || ticket == nullptr) return null_pointer();
   return guarded([&]() -> statecache_code {
     statecache_key_run from = STATECACHE_KEY_RUN_INIT;
     SC_C_TRY(take(run, from));
@@ -235,13 +226,13 @@ statecache_code statecache_begin_keys(statecache_session* session, const stateca
 
 statecache_code statecache_refresh(statecache_session* session, const statecache_ticket* tickets,
                                    size_t count) noexcept {
-  if (session == nullptr || (count != 0 && tickets == nullptr)) return no_session();
+  if (session == nullptr || (count != 0 && tickets == nullptr)) return null_pointer();
   return failed(session->session.refresh(std::span<const TicketId>(tickets, count)));
 }
 
 statecache_code statecache_acquire(statecache_session* session, statecache_ticket ticket, uint32_t at_most,
                                    const statecache_have* have) noexcept {
-  if (session == nullptr) return no_session();
+  if (session == nullptr) return null_pointer();
   statecache_have from = STATECACHE_HAVE_INIT;
   if (have != nullptr) SC_C_TRY(take(have, from));
   return failed(session->session.acquire(ticket, at_most, Have{from.every, from.end}));
@@ -249,7 +240,7 @@ statecache_code statecache_acquire(statecache_session* session, statecache_ticke
 
 statecache_code statecache_get_ref(const statecache_session* session, statecache_ticket ticket,
                                    statecache_ref* ref) noexcept {
-  if (session == nullptr || ref == nullptr) return no_session();
+  if (session == nullptr || ref == nullptr) return null_pointer();
   const auto name = session->session.ref(ticket);
   if (!name) return failed(name.status());
   *ref = statecache_ref{name->low, name->high};
@@ -258,14 +249,14 @@ statecache_code statecache_get_ref(const statecache_session* session, statecache
 
 statecache_code statecache_join(statecache_session* session, const statecache_ref* ref,
                                 statecache_ticket* ticket) noexcept {
-  if (session == nullptr || ref == nullptr || ticket == nullptr) return no_session();
+  if (session == nullptr || ref == nullptr || ticket == nullptr) return null_pointer();
   return began(session->session.join(TicketRef{ref->low, ref->high}), ticket);
 }
 
 statecache_code statecache_append(statecache_session* session, statecache_ticket ticket, const uint32_t* tokens,
                                   size_t token_count, const statecache_mark* marks, size_t mark_count,
                                   uint32_t computed) noexcept {
-  if (session == nullptr || (token_count != 0 && tokens == nullptr)) return no_session();
+  if (session == nullptr || (token_count != 0 && tokens == nullptr)) return null_pointer();
   return guarded([&]() -> statecache_code {
     std::vector<Mark> converted;
     SC_C_TRY(to_marks(marks, mark_count, converted));
@@ -276,7 +267,7 @@ statecache_code statecache_append(statecache_session* session, statecache_ticket
 statecache_code statecache_append_keys(statecache_session* session, statecache_ticket ticket,
                                        const statecache_digest* keys, size_t key_count,
                                        uint32_t computed) noexcept {
-  if (session == nullptr) return no_session();
+  if (session == nullptr) return null_pointer();
   return guarded([&]() -> statecache_code {
     std::vector<Digest> converted;
     SC_C_TRY(to_keys(keys, key_count, converted));
@@ -285,42 +276,42 @@ statecache_code statecache_append_keys(statecache_session* session, statecache_t
 }
 
 statecache_code statecache_taint(statecache_session* session, statecache_ticket ticket) noexcept {
-  return session == nullptr ? no_session() : failed(session->session.taint(ticket));
+  return session == nullptr ? null_pointer() : failed(session->session.taint(ticket));
 }
 
 statecache_code statecache_finish(statecache_session* session, statecache_ticket ticket,
                                   const statecache_report* report) noexcept {
-  if (session == nullptr) return no_session();
+  if (session == nullptr) return null_pointer();
   statecache_report from = STATECACHE_REPORT_INIT;
   if (report != nullptr) SC_C_TRY(take(report, from));
   return failed(session->session.finish(ticket, Report{from.computed, from.prefilled, to_micros(from.prefill_us)}));
 }
 
 statecache_code statecache_release(statecache_session* session, statecache_ticket ticket) noexcept {
-  return session == nullptr ? no_session() : failed(session->session.release(ticket));
+  return session == nullptr ? null_pointer() : failed(session->session.release(ticket));
 }
 
 statecache_code statecache_cancel(statecache_session* session, statecache_ticket ticket) noexcept {
-  return session == nullptr ? no_session() : failed(session->session.cancel(ticket));
+  return session == nullptr ? null_pointer() : failed(session->session.cancel(ticket));
 }
 
 statecache_code statecache_invalidate(statecache_session* session) noexcept {
-  return session == nullptr ? no_session() : failed(session->session.invalidate());
+  return session == nullptr ? null_pointer() : failed(session->session.invalidate());
 }
 
 statecache_code statecache_settle(statecache_session* session, statecache_ticket ticket,
                                   int64_t timeout_us) noexcept {
-  return session == nullptr ? no_session() : failed(session->session.settle(ticket, to_micros(timeout_us)));
+  return session == nullptr ? null_pointer() : failed(session->session.settle(ticket, to_micros(timeout_us)));
 }
 
 statecache_code statecache_drain(statecache_session* session, int64_t timeout_us) noexcept {
-  return session == nullptr ? no_session() : failed(session->session.drain(to_micros(timeout_us)));
+  return session == nullptr ? null_pointer() : failed(session->session.drain(to_micros(timeout_us)));
 }
 
 statecache_code statecache_admin(const char* socket_path, const char* command, const char* const* arguments,
                                  size_t argument_count, const uint32_t* tokens, size_t token_count,
                                  int64_t timeout_us, char** json) noexcept {
-  if (json == nullptr) return no_session();
+  if (json == nullptr) return null_pointer();
   return guarded([&]() -> statecache_code {
     AdminArguments with;
     SC_C_TRY(to_admin(socket_path, command, arguments, argument_count, tokens, token_count, with));
@@ -341,7 +332,7 @@ statecache_code statecache_admin_stream(const char* socket_path, const char* com
                                         const uint32_t* tokens, size_t token_count,
                                         int (*each)(void* user, const char* json), void* user,
                                         int64_t idle_us) noexcept {
-  if (each == nullptr) return no_session();
+  if (each == nullptr) return null_pointer();
   return guarded([&]() -> statecache_code {
     AdminArguments with;
     SC_C_TRY(to_admin(socket_path, command, arguments, argument_count, tokens, token_count, with));

@@ -11,6 +11,14 @@
 #include <string>
 #include <vector>
 
+/// Returns what is not STATECACHE_OK.
+#define SC_C_TRY(expression)                                                      \
+  do {                                                                            \
+    if (const statecache_code sc_code = (expression); sc_code != STATECACHE_OK) { \
+      return sc_code;                                                             \
+    }                                                                             \
+  } while (false)
+
 struct statecache_session {
   statecache::Session session;
 };
@@ -20,6 +28,8 @@ namespace statecache::c {
 /// Remembers the text for statecache_last_error() and returns the code.
 statecache_code failed(statecache_code code, const char* text) noexcept;
 statecache_code failed(const Status& status) noexcept;
+inline statecache_code bad_argument(const char* text) noexcept { return failed(STATECACHE_INVALID_ARGUMENT, text); }
+inline statecache_code null_pointer() noexcept { return bad_argument("a null pointer"); }
 
 /// Runs `call` (which returns a statecache_code); no exception leaves.
 template <class Call>
@@ -42,7 +52,7 @@ inline constexpr std::uint32_t kFirstSize = sizeof(T);
 template <class T>
 statecache_code take(const void* from, std::uint32_t size, T& out) noexcept {
   if (size < kFirstSize<T> || size > 65536) {
-    return failed(STATECACHE_INVALID_ARGUMENT, "a struct_size that is too small: use the _INIT macros");
+    return bad_argument("a struct_size that is too small: use the _INIT macros");
   }
   const auto* bytes = static_cast<const unsigned char*>(from);
   const bool unknown = std::any_of(bytes + std::min<std::size_t>(size, sizeof(T)), bytes + size,
@@ -54,7 +64,7 @@ statecache_code take(const void* from, std::uint32_t size, T& out) noexcept {
 
 template <class T>
 statecache_code take(const T* from, T& out) noexcept {
-  if (from == nullptr) return failed(STATECACHE_INVALID_ARGUMENT, "a null pointer");
+  if (from == nullptr) return null_pointer();
   return take<T>(from, from->struct_size, out);
 }
 
@@ -63,14 +73,14 @@ template <class T>
 statecache_code take_all(const T* from, std::size_t count, std::vector<T>& out) {
   out.clear();
   if (count == 0) return STATECACHE_OK;
-  if (from == nullptr) return failed(STATECACHE_INVALID_ARGUMENT, "a null array");
+  if (from == nullptr) return bad_argument("a null array");
   const std::uint32_t stride = from->struct_size;
   out.resize(count);
   const auto* at = reinterpret_cast<const unsigned char*>(from);
   for (T& item : out) {
-    if (const statecache_code code = take<T>(at, stride, item); code != STATECACHE_OK) return code;
+    SC_C_TRY(take<T>(at, stride, item));
     if (item.struct_size != stride) {
-      return failed(STATECACHE_INVALID_ARGUMENT, "elements of an array with different struct_size");
+      return bad_argument("elements of an array with different struct_size");
     }
     at += stride;
   }

@@ -15,7 +15,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <memory>
 #include <numeric>
 #include <optional>
 #include <vector>
@@ -26,8 +25,7 @@ namespace {
 constexpr auto kPatience = std::chrono::seconds(60);
 constexpr std::uint32_t kBlockTokens = 64;
 constexpr std::size_t kHuge = 2U << 20U;
-constexpr std::size_t kFusedPiece = 8U << 10U;  // of the second-level cache, hashed while it is there
-constexpr int kMadvCollapse = 25;               // MADV_COLLAPSE, younger than this libc's headers
+constexpr int kMadvCollapse = 25;  // MADV_COLLAPSE, younger than this libc's headers
 
 using Flags = std::array<bool, 4096>;
 
@@ -87,8 +85,7 @@ class Bench {
     SC_TRY(daemon_.start({},
                          {fmt::format("host.capacity={}MiB", arena >> 20U),
                           "nvme.capacity=0",
-                          fmt::format("socket.trust={}",
-                                      plan_.path == StorePath::staged ? "none" : "same-user")}));
+                          "socket.trust=same-user"}));
     SC_TRY(attach());
     SC_ASSIGN(engine_, Block::make(plan_.engine_bytes, false));
     SC_ASSIGN(plain_, Block::make(plan_.engine_bytes, true));
@@ -106,7 +103,6 @@ class Bench {
     report.gb_per_s = quantile(ours_, 0.5);
     report.memcpy_gb_per_s = quantile(memcpy_, 0.5);
     report.streaming_gb_per_s = quantile(streaming_, 0.5);
-    report.fused_gb_per_s = quantile(fused_, 0.5);
     report.hash_gb_per_s = quantile(hash_, 0.5);
     return report;
   }
@@ -224,24 +220,7 @@ class Bench {
     hash_.push_back(each([&](std::byte*, const std::byte* in) {
       checksum_ ^= XXH3_128bits(in, bytes).low64;
     }));
-    if (plan_.path == StorePath::staged) {
-      fused_.push_back(each([&](std::byte* to, const std::byte* in) { fused(to, in, bytes); }));
-    }
   }
-
-  void fused(std::byte* to, const std::byte* in, std::size_t bytes) {
-    XXH3_128bits_reset(state_.get());
-    for (std::size_t at = 0; at < bytes; at += kFusedPiece) {
-      const std::size_t part = std::min(kFusedPiece, bytes - at);
-      XXH3_128bits_update(state_.get(), in + at, part);
-      copy_streaming(to + at, in + at, part);
-    }
-    checksum_ ^= XXH3_128bits_digest(state_.get()).low64;
-  }
-
-  struct FreeState {
-    void operator()(XXH3_state_t* state) const noexcept { XXH3_freeState(state); }
-  };
 
   CopyPlan plan_;
   PrivateDaemon daemon_;
@@ -253,18 +232,18 @@ class Bench {
   Flags flags_{};
   std::uint32_t turn_ = 0;
   std::uint64_t checksum_ = 0;
-  std::unique_ptr<XXH3_state_t, FreeState> state_{XXH3_createState()};
-  Samples ours_, memcpy_, streaming_, fused_, hash_;
+  Samples ours_, memcpy_, streaming_, hash_;
 };
 
 }  // namespace
 
 double CopyReport::ceiling() const noexcept {
-  if (plan.path == StorePath::staged) return fused_gb_per_s;
   return std::max(memcpy_gb_per_s, streaming_gb_per_s);
 }
 
 Result<CopyReport> bench_copies(const CopyPlan& plan) {
+  if (plan.path == StorePath::staged)
+    return fail(Errc::unsupported, "this daemon has no staging memory yet: use --path trusted");
   if (plan.object_bytes == 0 || plan.round_bytes % plan.object_bytes != 0 ||
       plan.round_bytes / plan.object_bytes > Flags{}.size()) {
     return fail(Errc::invalid_argument,
@@ -288,20 +267,16 @@ std::string to_json(const CopyReport& r) {
       r.hash_gb_per_s,
       r.plan.object_bytes,
       r.plan.rounds);
-  if (!r.plan.restore)
-    out += fmt::format(",\"path\":\"{}\"",
-                       r.plan.path == StorePath::staged ? "staged" : "trusted");
+  if (!r.plan.restore) out += ",\"path\":\"trusted\"";
   return out + "}";
 }
 
 std::string to_text(const CopyReport& r) {
-  const bool staged = r.plan.path == StorePath::staged;
-  std::string out = fmt::format("{}, objects of {}: {:.2f} GB/s, {:.0f} % of the {}\n",
-                                r.plan.restore ? "restore" : staged ? "store, staged" : "store",
+  std::string out = fmt::format("{}, objects of {}: {:.2f} GB/s, {:.0f} % of the best plain copy\n",
+                                r.plan.restore ? "restore" : "store",
                                 format_size(r.plan.object_bytes),
                                 r.gb_per_s,
-                                100 * r.ratio(),
-                                staged ? "bare copy with a hash" : "best plain copy");
+                                100 * r.ratio());
   out += fmt::format("memcpy {:.2f}, streaming {:.2f}, XXH3-128 {:.2f} GB/s\n",
                      r.memcpy_gb_per_s,
                      r.streaming_gb_per_s,

@@ -25,16 +25,15 @@ struct CopyReport {
   double gb_per_s = 0;           ///< medians of the rounds, of 10^9 bytes
   double memcpy_gb_per_s = 0;    ///< plain copies between the same two kinds of memory
   double streaming_gb_per_s = 0;
-  double fused_gb_per_s = 0;     ///< copy and hash in one pass, in pieces
   double hash_gb_per_s = 0;      ///< XXH3-128 alone, as computed later for what goes to NVMe
 
-  /// What the path has to reach: the best plain copy; for `staged` the fused copy-and-hash.
+  /// What the path has to reach: the best plain copy.
   [[nodiscard]] double ceiling() const noexcept;
   [[nodiscard]] double ratio() const noexcept { return ceiling() > 0 ? gb_per_s / ceiling() : 0; }
 };
 
 /// Starts a private statecached, measures in turns with the plain copies, and stops it. Errors: the daemon did
-/// not start; it refused a request or granted no space.
+/// not start; it refused a request or granted no space; unsupported for `staged`, which no daemon has yet.
 [[nodiscard]] Result<CopyReport> bench_copies(const CopyPlan& plan);
 
 [[nodiscard]] std::string to_json(const CopyReport& report);

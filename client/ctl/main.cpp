@@ -235,7 +235,7 @@ void commands(CLI::App& app, Call& call) {
   CLI::App* store = bench->add_subcommand("store", "an engine's memory into the arena");
   store->add_option_function<std::string>(
            "--path", [&call](const std::string& path) { call.staged = path == "staged"; },
-           "trusted: written in place; staged: copied in by the daemon (trusted)")
+           "trusted: written in place; staged: copied in by the daemon (staged: not yet)")
       ->check(CLI::IsMember({"trusted", "staged"}));
   store->callback([&call] { call.message.command = "bench store"; });
   CLI::App* restore = bench->add_subcommand("restore", "the arena into an engine's memory");

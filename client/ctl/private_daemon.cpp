@@ -5,10 +5,8 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <filesystem>
@@ -19,18 +17,9 @@
 namespace statecached::ctl {
 
 PrivateDaemon::~PrivateDaemon() {
-  if (pid_ > 0) {
-    ::kill(pid_, SIGKILL);
-    while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
-    }
-  }
+  child_ = {};  // before what it writes into goes
   std::error_code ignored;
   if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
-}
-
-bool PrivateDaemon::ended() {
-  if (pid_ > 0 && ::waitpid(pid_, nullptr, WNOHANG) == pid_) pid_ = -1;
-  return pid_ < 0;
 }
 
 std::string PrivateDaemon::last_words() const {
@@ -77,10 +66,10 @@ Result<> PrivateDaemon::start(const std::string& folder,
     ::execv(argv.front(), argv.data());
     ::_exit(127);
   }
-  pid_ = pid;
+  child_ = Child(pid);
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
   while (!wire::connect_unix(socket())) {
-    if (ended())
+    if (child_.ended())
       return fail(Errc::io, fmt::format("{} did not start: {}", program.string(), last_words()));
     if (std::chrono::steady_clock::now() > deadline)
       return fail(Errc::timeout, "the private daemon takes no connection");

@@ -3,6 +3,7 @@
 // gone with the object. One thread.
 
 #include "base/result.hpp"
+#include "client/ctl/bench_support.hpp"
 
 #include <sys/types.h>
 
@@ -26,14 +27,13 @@ class PrivateDaemon {
 
   [[nodiscard]] std::string socket() const { return folder_ + "/control.sock"; }
 
-  [[nodiscard]] pid_t pid() const noexcept { return pid_; }
+  [[nodiscard]] pid_t pid() const noexcept { return child_.pid(); }
 
  private:
-  [[nodiscard]] bool ended();
   [[nodiscard]] std::string last_words() const;
 
   std::string folder_;
-  pid_t pid_ = -1;
+  Child child_;
 };
 
 }  // namespace statecached::ctl

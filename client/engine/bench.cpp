@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <ctime>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -31,10 +30,6 @@ double cpu_seconds() {
   timespec now{};
   ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-bool same(const Turn& a, const Turn& b) {
-  return a.generated == b.generated && std::memcmp(a.last_logits.data(), b.last_logits.data(), kVocabulary * sizeof(float)) == 0;
 }
 
 }  // namespace
@@ -156,8 +151,8 @@ int bench_overhead(const Options& options, const Model& model, statecache::Sessi
   } else {
     fmt::print("{} prompts of {} tokens, {} generated, every one missed and stored:\n", options.rounds, options.tokens, options.generate);
     fmt::print("  seconds       {:.3f} with the cache, {:.3f} without; {:+.2f} % in the median pair\n", sum_with.wall, sum_without.wall, 100 * nearest_rank(wall, 0.5));
-    fmt::print("  CPU seconds   {:.3f} with the cache, {:.3f} without; {:+.2f} % in the median pair\n", sum_with.cpu, sum_without.cpu, 100 * nearest_rank(cpu, 0.5));
     fmt::print("  of these      {:.3f} s in the cache's calls; {:.2f} % in the median prompt\n", sum_with.cache, 100 * nearest_rank(share, 0.5));
+    fmt::print("  CPU seconds   {:.3f} with the cache, {:.3f} without; {:+.2f} % in the median pair\n", sum_with.cpu, sum_without.cpu, 100 * nearest_rank(cpu, 0.5));
   }
   return hits == 0 ? 0 : 1;
 }

@@ -225,7 +225,6 @@ Turn Engine::serve(const Request& request) {
   std::vector<std::uint32_t> wishes;
   if (session_ != nullptr) {
     restore(request, turn);
-    turn.restore = seconds_since(start);
     if (ticket_ != 0) {
       wishes = session_->poll(ticket_).wishes;
       std::erase_if(wishes, [&](std::uint32_t wish) { return wish <= turn.hit || wish >= size; });

@@ -40,7 +40,6 @@ struct Turn {
   std::uint32_t inside_block = 0;           ///< of `hit`: beyond its last whole block
   statecache::Tier lowest = statecache::Tier::device;  ///< of `hit`: the lowest tier that any part of it lay in
   double first_token = 0;                   ///< seconds from the request to the first token
-  double restore = 0;                       ///< of these: find, load, copy
   double prefill = 0;                       ///< of these: computing
   double cache = 0;                         ///< in all: find, load, copy, save: what computing did not take
   double whole = 0;

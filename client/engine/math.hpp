@@ -31,7 +31,6 @@ struct Math {
   void (*norm)(const float* x, const float* gain, std::size_t width, float* out);
   /// out = silu(gate) * x.
   void (*gate)(const float* gate, const float* x, std::size_t width, float* out);
-  const char* name;
 };
 
 /// The best of this processor.

@@ -182,6 +182,6 @@ void gate(const float* g, const float* x, std::size_t width, float* out) {
 }  // namespace
 
 extern const Math kMath;
-const Math kMath{matmul, attend, scan, conv4, norm, gate, STATECACHED_ENGINE_ISA_NAME};
+const Math kMath{matmul, attend, scan, conv4, norm, gate};
 
 }  // namespace statecached::engine::STATECACHED_ENGINE_ISA

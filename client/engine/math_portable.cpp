@@ -1,7 +1,6 @@
 // The kernels for any processor, and the choice among what was built.
 
 #define STATECACHED_ENGINE_ISA portable
-#define STATECACHED_ENGINE_ISA_NAME "portable"
 #include "client/engine/math_body.hpp"
 
 namespace statecached::engine {

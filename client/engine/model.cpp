@@ -1,5 +1,8 @@
 #include "client/engine/model.hpp"
 
+#include "base/prng.hpp"
+#include "base/units.hpp"
+
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -10,16 +13,9 @@ namespace {
 
 constexpr std::size_t kChunk = 64;  // tokens computed at a time: their rows fit the second-level cache
 
-std::uint64_t mix(std::uint64_t x) {
-  x += 0x9e3779b97f4a7c15ULL;
-  x = (x ^ (x >> 30U)) * 0xbf58476d1ce4e5b9ULL;
-  x = (x ^ (x >> 27U)) * 0x94d049bb133111ebULL;
-  return x ^ (x >> 31U);
-}
-
 /// In (-1, 1), from a seed and a place.
 float random_at(std::uint64_t seed, std::uint64_t place) {
-  const auto bits = static_cast<std::int32_t>(mix(seed ^ mix(place)) >> 40U);
+  const auto bits = static_cast<std::int32_t>(mix64(seed ^ mix64(place)) >> 40U);
   return (static_cast<float>(bits) - 8388607.5F) / 8388608.0F;
 }
 
@@ -29,20 +25,18 @@ std::vector<float> random_row(std::uint64_t seed, std::size_t from, std::size_t 
   return out;
 }
 
-std::size_t up_to(std::size_t value, std::size_t unit) { return (value + unit - 1) / unit * unit; }
-
 float softplus(float x) { return std::max(x, 0.0F) + std::log1p(std::exp(-std::fabs(x))); }
 
 }  // namespace
 
-/// Columns [from, from + columns) of a matrix, in panels; the last one filled up with zeros.
+/// Columns [from, from + count) of a matrix, in panels; the last one filled up with zeros.
 struct Model::Matrix {
-  std::size_t in = 0, columns = 0, panels = 0;
+  std::size_t in = 0, panels = 0;
   std::vector<float> data;
 
   Matrix() = default;
   Matrix(std::uint64_t seed, std::size_t rows, std::size_t from, std::size_t count, float gain = 1.0F)
-      : in(rows), columns(count), panels(up_to(count, kPanel) / kPanel), data(panels * kPanel * rows) {
+      : in(rows), panels(round_up(count, kPanel) / kPanel), data(panels * kPanel * rows) {
     const float scale = gain * std::sqrt(3.0F / static_cast<float>(rows));
     for (std::size_t j = 0; j < count; ++j) {
       float* column = data.data() + j / kPanel * kPanel * rows + j % kPanel;
@@ -128,10 +122,10 @@ Model::Model(ModelConfig config, Slice slice, const Math& math)
   const std::size_t heads = c.state_heads / slice.shards;
   const std::size_t s = slice.shard;
   const std::size_t all_inner = std::size_t{c.state_heads} * c.state_head;
-  embedding_ = random_row(mix(c.seed), 0, std::size_t{kVocabulary} * c.width, 0, 1);
+  embedding_ = random_row(mix64(c.seed), 0, std::size_t{kVocabulary} * c.width, 0, 1);
   for (std::size_t l = 0; l < c.layers.size(); ++l) {
     Layer& layer = layers_.emplace_back();
-    std::uint64_t number = mix(c.seed + 1000 * (l + 1));
+    std::uint64_t number = mix64(c.seed + 1000 * (l + 1));
     const auto seed = [&number] { return ++number; };
     layer.mixer = static_cast<Mixer>(c.layers[l]);
     layer.gain = random_row(seed(), 0, c.width, 1, 0.1F);
@@ -170,8 +164,8 @@ Model::Model(ModelConfig config, Slice slice, const Math& math)
     layer.skip = random_row(seed(), s * heads, heads, 1, 0.5F);
     layer.head_gain = random_row(seed(), s * inner, inner, 1, 0.1F);
   }
-  final_gain_ = random_row(mix(c.seed) + 7, 0, c.width, 1, 0.1F);
-  head_ = std::make_unique<Matrix>(mix(c.seed) + 8, c.width, 0, kVocabulary);
+  final_gain_ = random_row(mix64(c.seed) + 7, 0, c.width, 1, 0.1F);
+  head_ = std::make_unique<Matrix>(mix64(c.seed) + 8, c.width, 0, kVocabulary);
   // Rotary angles: [token][pair] as cosine and sine.
   const std::size_t pairs = c.head / 2;
   angles_.resize(std::size_t{c.tokens_max} * pairs * 2);
@@ -251,7 +245,7 @@ void Runner::attention(const Model::Layer& layer, Sequence::Kv& kv, std::uint32_
     const std::size_t here = at + t;
     const std::size_t from = window != 0 && here > window ? here - window : 0;
     const std::size_t count = here + 1 - from;
-    scores_.resize(group * up_to(count, 8));
+    scores_.resize(group * round_up(count, 8));
     for (std::size_t h = 0; h < width / c.head; ++h) {
       const std::size_t place = from * width + h * c.head;
       m.attend(q + t * layer.q.stride() + h * group * c.head, group, c.head, kv.k.data() + place, kv.v.data() + place,
@@ -312,7 +306,7 @@ void Runner::chunk(Sequence& sequence, std::span<const Token> tokens, float* log
   const std::size_t widest = std::max(std::size_t{c.query_heads} * c.head, std::size_t{c.state_heads} * c.state_head);
   x_.resize(count * d);
   normed_.resize(count * d);
-  out_.resize(count * up_to(d, kPanel));
+  out_.resize(count * round_up(d, kPanel));
   mixed_.resize(count * widest);
   for (std::size_t t = 0; t < count; ++t) {
     const float* row = model_.embedding_.data() + std::size_t{tokens[t] % kVocabulary} * d;

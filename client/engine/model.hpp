@@ -39,9 +39,9 @@ struct ModelConfig {
   std::uint32_t tokens_max = 0;
   std::uint64_t seed = 1;
 
-  /// Ten layers, 4.2 million multiplications a token, for conversations of up to 8,192 tokens.
+  /// Ten layers, 4.4 million multiplications a token, for conversations of up to 8,192 tokens.
   [[nodiscard]] static ModelConfig small();
-  /// Five layers, 60 thousand multiplications a token, for tests with thousands of conversations.
+  /// "MAWM": four layers, 64 thousand multiplications a token, for tests with thousands of conversations.
   [[nodiscard]] static ModelConfig tiny();
 
   /// FLOPs: c1 a token, c2 (b^2 - a^2) for attention over tokens a..b, window_c2 the same within the window.

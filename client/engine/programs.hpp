@@ -29,5 +29,7 @@ int bench_overhead(const Options& options, const Model& model, statecache::Sessi
 /// Bytes of the text files below a folder, in order of their paths, each cut to `most` bytes.
 [[nodiscard]] std::vector<std::vector<Token>> documents_in(const std::string& folder, std::size_t least, std::size_t most);
 [[nodiscard]] std::vector<Token> bytes_of(std::string_view text);
+/// The same tokens generated, and the last logits bit for bit the same.
+[[nodiscard]] bool same(const Turn& a, const Turn& b);
 
 }  // namespace statecached::engine

@@ -61,6 +61,13 @@ statecache::Digest digest_of(std::string_view text) {
   return out;
 }
 
+/// Of one of `shards`: each recurrent layer's heads, and its last three inputs of the convolution.
+std::uint64_t state_bytes(const ModelConfig& c, std::uint32_t shards) {
+  const std::uint64_t heads = c.state_heads / shards;
+  return c.count(Mixer::recurrent) * sizeof(float) *
+         (heads * c.states * c.state_head + 3 * (heads * c.state_head + std::uint64_t{2} * c.states));
+}
+
 }  // namespace
 
 Groups groups_of(const ModelConfig& config) {
@@ -102,9 +109,7 @@ statecache::NamespaceSpec namespace_of(const ModelConfig& c, std::uint32_t shard
   group.name = "recurrent";
   group.need = statecache::Need::end;
   group.window = 0;
-  const std::uint64_t heads = c.state_heads / shards;
-  group.max_bytes = c.count(Mixer::recurrent) * sizeof(float) *
-                    (heads * c.states * c.state_head + 3 * (heads * c.state_head + std::uint64_t{2} * c.states));
+  group.max_bytes = state_bytes(c, shards);
   out.groups.push_back(group);
   out.cost.c1 = c.flops_per_token();
   out.cost.c2 = c.flops_per_square();
@@ -116,11 +121,7 @@ statecache::NamespaceSpec namespace_of(const ModelConfig& c, std::uint32_t shard
 std::uint64_t payload_bytes(const Model& model, std::uint16_t group, std::uint32_t tokens) {
   const ModelConfig& c = model.config();
   const Groups groups = groups_of(c);
-  if (group == groups.recurrent) {
-    const std::uint64_t heads = c.state_heads / model.slice().shards;
-    return c.count(Mixer::recurrent) * sizeof(float) *
-           (heads * c.states * c.state_head + 3 * (heads * c.state_head + std::uint64_t{2} * c.states));
-  }
+  if (group == groups.recurrent) return state_bytes(c, model.slice().shards);
   const std::size_t layers = c.count(group == groups.attention ? Mixer::attention : Mixer::window);
   return std::uint64_t{tokens} * layers * 2 * model.kv_width() * sizeof(float);
 }

@@ -78,9 +78,7 @@ void count(Sums& sums, const Turn& with, const Turn& without, std::size_t prompt
   } else if (with.lowest != statecache::Tier::none) {
     sums.by_lowest[static_cast<std::size_t>(with.lowest)].push_back(with.first_token);
   }
-  const bool same = with.generated == without.generated &&
-                    std::memcmp(with.last_logits.data(), without.last_logits.data(), kVocabulary * sizeof(float)) == 0;
-  if (!same) ++sums.different;
+  if (!same(with, without)) ++sums.different;
 }
 
 void print_json(Sums& s) {
@@ -133,6 +131,11 @@ void print_table(Sums& s, double seconds) {
 }
 
 }  // namespace
+
+bool same(const Turn& a, const Turn& b) {
+  return a.generated == b.generated &&
+         std::memcmp(a.last_logits.data(), b.last_logits.data(), kVocabulary * sizeof(float)) == 0;
+}
 
 std::vector<Token> bytes_of(std::string_view text) {
   std::vector<Token> out(text.size());

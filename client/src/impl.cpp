@@ -58,19 +58,12 @@ SteadyTime deadline_after(Micros timeout) noexcept {
   return std::chrono::steady_clock::now() + std::clamp<Micros>(timeout, Micros::zero(), kForever);
 }
 
-Status Session::Impl::enter(Lock& lock) {
+Status Session::Impl::enter(Lock& lock, bool look) {
   // Another thread may have held the mutex at the fork: it is not touched in the child.
   if (forked()) return failure(Errc::closed, "this Session was made before a fork");
   lock = Lock(mutex);
+  if (look) socket_looked_at_ = {};
   drain();
-  if (down_) return closed();
-  return {};
-}
-
-Status Session::Impl::enter_looking(Lock& lock) {
-  if (Status in = enter(lock); !in) return in;
-  socket_looked_at_ = {};
-  look_at_socket(std::chrono::steady_clock::now());
   if (down_) return closed();
   return {};
 }
@@ -227,23 +220,31 @@ Status Session::Impl::check_keys(std::span<const Digest> keys) const {
   return {};
 }
 
+std::uint32_t Session::Impl::own_tokens(Have have) const {
+  std::uint32_t own = kUnknown;
+  if (has_block_groups) own = std::min(own, have.every);
+  if (has_end_groups) own = std::min(own, have.end);
+  return own == kUnknown ? 0 : own;
+}
+
+State Session::Impl::judged_state(const Ticket& ticket, Have have) const {
+  if (down_) return State::lost;
+  const std::uint32_t own = own_tokens(have);
+  // A load that would bring nothing new is not worth a wait.
+  const bool idle = own != 0 && ticket.answer.best <= own && ticket.answer.state == State::loading;
+  return idle ? State::ready : ticket.answer.state;
+}
+
 Answer Session::Impl::judged(const Ticket& ticket, Have have) const {
   Answer out = ticket.answer;
+  out.state = judged_state(ticket, have);
   if (down_) {
-    out.state = State::lost;
     out.best = out.usable = 0;
     out.points.clear();
     return out;
   }
-  std::uint32_t own = kUnknown;
-  if (has_block_groups) own = std::min(own, have.every);
-  if (has_end_groups) own = std::min(own, have.end);
-  if (own == kUnknown) own = 0;
-  if (out.best <= own) {
-    out.best = 0;
-    // A load that would bring nothing new is not worth a wait.
-    if (own != 0 && out.state == State::loading) out.state = State::ready;
-  }
+  const std::uint32_t own = own_tokens(have);
+  if (out.best <= own) out.best = 0;
   if (out.usable <= own) out.usable = 0;
   std::erase_if(out.points, [own](const Point& point) { return point.tokens <= own; });
   return out;

@@ -91,10 +91,9 @@ class STATECACHE_LOCAL Session::Impl {
 
   // ---- impl.cpp ----
   [[nodiscard]] bool forked() const noexcept { return fork_generation() != forks; }
-  /// Takes the mutex. Fails in a forked child (without touching it) and when the daemon has gone.
-  Status enter(Lock& lock);
-  /// As enter, and looks at the socket whenever that was last done: for calls whose answer is the connection.
-  Status enter_looking(Lock& lock);
+  /// Takes the mutex. Fails in a forked child (without touching it) and when the daemon has gone. `look`: at the
+  /// socket, however lately that was done; for calls whose answer is the connection.
+  Status enter(Lock& lock, bool look = false);
   /// Sends one record. On Ok its completion will find `pending`.
   Status post(wire::Request record, Parts parts, Pending pending);
   /// As above for a ticket; keeps its counts.
@@ -128,7 +127,12 @@ class STATECACHE_LOCAL Session::Impl {
     return true;
   }
   [[nodiscard]] bool down() const noexcept { return down_; }
+  /// The answer as it is for an engine that has so much itself.
   [[nodiscard]] Answer judged(const Ticket& ticket, Have have) const;
+  /// Its state alone, for who looks again and again: allocates nothing.
+  [[nodiscard]] State judged_state(const Ticket& ticket, Have have) const;
+  /// How deep the engine could resume without us.
+  [[nodiscard]] std::uint32_t own_tokens(Have have) const;
   /// Forgets the ticket when nothing can come of it any more.
   void forget_if_done(TicketId id);
   /// Frees slots that nobody will fill.

@@ -84,7 +84,7 @@ Session::~Session() = default;
 
 bool Session::connected() const noexcept {
   Impl::Lock lock;
-  return impl_->enter_looking(lock).ok();
+  return impl_->enter(lock, true).ok();
 }
 
 const std::string& Session::name() const noexcept { return impl_->attached.name; }
@@ -160,7 +160,7 @@ Answer Session::wait(TicketId id, Micros timeout, Have have) const noexcept {
     const Ticket* ticket = impl_->find(id);
     if (ticket == nullptr) return true;
     if (ticket->asks_unanswered != 0) return false;
-    const State state = impl_->judged(*ticket, have).state;
+    const State state = impl_->judged_state(*ticket, have);
     return state != State::pending && state != State::loading;
   };
   impl_->wait_until(lock, deadline_after(timeout), settled);
@@ -455,7 +455,7 @@ Status Session::settle(TicketId id, Micros timeout) noexcept {
 
 Status Session::drain(Micros timeout) noexcept {
   Impl::Lock lock;
-  if (Status in = impl_->enter_looking(lock); !in) return in;
+  if (Status in = impl_->enter(lock, true); !in) return in;
   // Up to here: what other threads post meanwhile is not waited for.
   std::vector<std::uint32_t> cookies;
   cookies.reserve(impl_->pending.size());

@@ -40,6 +40,12 @@ TEST(Bench, StoreAndRestoreTellTheirCeilings) {
   }
 }
 
+TEST(Bench, AStagedStoreIsRefusedByItsName) {
+  const auto got = bench({"bench", "store", "--path", "staged"});
+  EXPECT_EQ(got.code, 1);
+  EXPECT_NE(got.err.find("no staging memory yet: use --path trusted"), std::string::npos) << got.err;
+}
+
 TEST(Bench, SizesThatMakeNoSenseAreWrongUsageOrFail) {
   EXPECT_EQ(bench({"bench", "store", "--size", "many"}).code, 2);
   EXPECT_EQ(bench({"bench", "store", "--size", "3MiB"}).code, 1);

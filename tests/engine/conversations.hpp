@@ -109,9 +109,6 @@ class Conversations {
     for (Talk& talk : talks_) serve(talk, talk.prompt, {});
   }
 
-  [[nodiscard]] bool talks() const { return !talks_.empty(); }
-
-
  private:
   struct Talk {
     std::uint64_t adapter = 0, salt = 0;

@@ -34,10 +34,4 @@ inline std::vector<std::string> tight() {
   return {"host.capacity=2MiB", "nvme.capacity=16MiB", "policy.engine_tflops=0.01"};
 }
 
-inline double status_of(const DaemonProcess& daemon, const std::string& key) {
-  const std::string json = daemon.ctl({"--json", "status"}).out;
-  const std::size_t at = json.find("\"" + key + "\":");
-  return at == std::string::npos ? -1 : std::strtod(json.c_str() + at + key.size() + 3, nullptr);
-}
-
 }  // namespace statecached::test

@@ -288,7 +288,7 @@ class STATECACHE_API Session {
   /// Ends the connection: what this process held comes back to the daemon when the process ends.
   ~Session();
 
-  /// False once the daemon's end was seen. Looks at the socket every few milliseconds at most.
+  /// False once the daemon has gone: looks at the socket at each call.
   [[nodiscard]] bool connected() const noexcept;
   /// The namespace as people see it: its name, or name@first-8-hex where that is ambiguous.
   [[nodiscard]] const std::string& name() const noexcept;

@@ -181,7 +181,7 @@ STATECACHE_C_API statecache_code statecache_attach(const char* socket_path, cons
 /* Ends the connection and unmaps the arenas; null is allowed. No other call may be running. What this
  * process held comes back to the daemon when the process ends. */
 STATECACHE_C_API void statecache_detach(statecache_session* session) STATECACHE_NOEXCEPT;
-/* 0 once the daemon's end was seen. */
+/* 0 once the daemon has gone: looks at the socket at each call. */
 STATECACHE_C_API int statecache_connected(const statecache_session* session) STATECACHE_NOEXCEPT;
 /* The namespace as people see it. Good until statecache_detach(). */
 STATECACHE_C_API const char* statecache_name(const statecache_session* session) STATECACHE_NOEXCEPT;
