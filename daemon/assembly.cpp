@@ -172,7 +172,6 @@ CacheOptions cache_options(const config::Settings& settings) {
   out.lease_bytes_max = settings.lease_bytes_max();
   out.reservation_age = settings.limits.reservation_age;
   out.soft_hold_age = settings.limits.soft_hold_age;
-  out.transfer_timeout = settings.limits.transfer_timeout;
   return out;
 }
 
@@ -398,16 +397,13 @@ Result<> Assembly::Parts::make_conductor(CacheSeams seams) {
 }
 
 Result<> Assembly::Parts::bench_nvme(const NvmeBenchWish& wish, NvmeBenchRunner::Done done) {
-  const std::vector<std::string> paths = settings.nvme_paths();
-  if (wish.drive >= paths.size())
-    return fail(Errc::invalid_argument, fmt::format("there are {} nvme.paths", paths.size()));
   if (budget) {
     return fail(Errc::permission,
                 "nvme.write_budget_per_day is set and a bench would use it up: run it without "
                 "--attach");
   }
   NvmeBenchOptions options;
-  options.drive = paths[wish.drive];
+  options.drive = settings.nvme_paths().front();
   options.block = wish.block;
   options.file_bytes = wish.file_bytes;
   options.pairs = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(wish.pairs, 1, 10'000));

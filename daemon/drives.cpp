@@ -92,13 +92,6 @@ Result<> NumberedCatalog::settle() {
   return inner_.record_paths(numbers_.uuids);
 }
 
-Result<> NumberedCatalog::load(const std::function<void(CatalogRow&&)>& row) {
-  SC_TRY(inner_.load([&](CatalogRow&& next) {
-    if (!lost(next)) row(std::move(next));
-  }));
-  return settle();
-}
-
 Result<bool> NumberedCatalog::load_some(std::size_t most,
                                         const std::function<void(CatalogRow&&)>& row) {
   SC_ASSIGN(const bool last, inner_.load_some(most, [&](CatalogRow&& next) {

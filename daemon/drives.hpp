@@ -30,7 +30,7 @@ struct DriveNumbers {
 /// transfer fails.
 [[nodiscard]] std::unique_ptr<Disk> make_gone_disk();
 
-/// The catalog as the Cache sees it: load() leaves out rows of drives that have changed, deletes
+/// The catalog as the Cache sees it: load_some() leaves out rows of drives that have changed, deletes
 /// them durably, then records the drives. Everything else goes straight through.
 class NumberedCatalog final : public Catalog {
  public:
@@ -41,8 +41,6 @@ class NumberedCatalog final : public Catalog {
   [[nodiscard]] bool submit(CatalogBatch& batch) override { return inner_.submit(batch); }
 
   std::size_t poll(std::vector<CatalogDone>& out) override;
-
-  [[nodiscard]] Result<> load(const std::function<void(CatalogRow&&)>& row) override;
 
   [[nodiscard]] Result<> load_begin(const std::function<void(CatalogRow&&)>& row) override {
     return inner_.load_begin(row);

@@ -372,15 +372,13 @@ Result<Pass> Bench::bare(DiskKind kind) {
   return meter.end(offsets_.size() * options_.block);
 }
 
-/// The checksums alone, over the buffers that reads land in.
+/// The checksums alone, over the buffers that reads land in. checksum_of() is of another
+/// translation unit: the loop stays though nobody looks at its results.
 Pass Bench::hash() {
   const Meter meter(clock_);
-  std::uint64_t mix = 0;
   for (std::size_t i = 0; i < offsets_.size(); ++i)
-    mix ^= checksum_of({arena_->data() + target(i % slots_), options_.block}, i).low;
-  const Pass pass = meter.end(offsets_.size() * options_.block);
-  sums_.at(0).high ^= mix & 0;  // used: the loop must not vanish
-  return pass;
+    static_cast<void>(checksum_of({arena_->data() + target(i % slots_), options_.block}, i));
+  return meter.end(offsets_.size() * options_.block);
 }
 
 /// As many blocks in flight as the engine's calibrated limit allows it.

@@ -22,11 +22,11 @@
 namespace statecached {
 
 struct NvmeBenchOptions {
-  std::string drive;                     ///< the folder of the drive path
-  std::uint64_t block = 1 * kMiB;        ///< 4 KiB to 64 MiB, a multiple of 4 KiB
-  std::uint64_t file_bytes = 512 * kMiB; ///< also what one pass moves
-  std::uint32_t pairs = 9;
-  std::uint32_t demand_reads = 4000;     ///< of 256 KiB, half of them beside write-behind; 0: none
+  std::string drive;                ///< the folder of the drive path
+  std::uint64_t block = 0;          ///< 4 KiB to 64 MiB, a multiple of 4 KiB
+  std::uint64_t file_bytes = 0;     ///< also what one pass moves
+  std::uint32_t pairs = 0;          ///< at least 1
+  std::uint32_t demand_reads = 0;   ///< of 256 KiB, half of them beside write-behind; 0: none
   DiskOptions disk;
   DirectIo direct = DirectIo::automatic;
   HugePages huge_pages = HugePages::automatic;

@@ -97,15 +97,13 @@ class Catalog {
   /// Batches take effect in the order of submission; each is reported when it is durable.
   [[nodiscard]] virtual bool submit(CatalogBatch& batch) = 0;
   virtual std::size_t poll(std::vector<CatalogDone>& out) = 0;
-  /// Start-up: every row, namespaces by last_used descending; of each its row, its domains, then its
-  /// objects by number (so parents come before children). A row that cannot be decoded is dropped and
-  /// counted. Called before the first submit; runs on the caller's thread.
-  [[nodiscard]] virtual Result<> load(const std::function<void(CatalogRow&&)>& row) = 0;
-  /// The same in pieces, for who serves meanwhile. load_begin() hands out every namespace and domain
-  /// before it returns; objects then come from load_some(), about `most` at a time, in the order of
-  /// load(). It never waits: it hands out what has been read by now (the waker rings for more), and
-  /// returns true when there is nothing more to come. Batches may be submitted in between; what they
-  /// change is not seen by this load.
+  /// Start-up, in pieces, for who serves meanwhile. load_begin() hands out every namespace, by
+  /// last_used descending, each followed by its domains, before it returns, on the caller's thread.
+  /// Objects then come from load_some(), about `most` at a time: namespace after namespace in the same
+  /// order, of each by number (so parents come before children). It never waits: it hands out what has
+  /// been read by now (the waker rings for more), and returns true when there is nothing more to come.
+  /// A row that cannot be decoded, or whose namespace is not there, is dropped and counted. Batches
+  /// may be submitted in between; what they change is not seen by this load.
   [[nodiscard]] virtual Result<> load_begin(const std::function<void(CatalogRow&&)>& row) = 0;
   [[nodiscard]] virtual Result<bool> load_some(std::size_t most, const std::function<void(CatalogRow&&)>& row) = 0;
   [[nodiscard]] virtual CatalogStats stats() const = 0;

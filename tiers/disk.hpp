@@ -50,7 +50,7 @@ struct DiskStats {
   std::uint64_t read_limit = 0, write_limit = 0;  ///< bytes in flight, as calibrated; 0: not limited
   /// How it is served: around the page cache; from buffers that the kernel knows; DEFER_TASKRUN.
   bool direct = false, registered_buffers = false, defer_taskrun = false;
-  double read_rate = 0, write_rate = 0;  ///< bytes a second under full load, of late; 0: not measured
+  double read_rate = 0;  ///< bytes a second under full load, of late; 0: not measured
 };
 
 /// submit() and poll() belong to one thread (the conductor). stats() may be called from any.

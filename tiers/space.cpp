@@ -15,14 +15,6 @@ PageRun to_page_run(const Extent& extent) {
           .count = static_cast<std::uint32_t>(extent.bytes / kPage)};
 }
 
-std::vector<Extent> to_extents(const PageRuns& runs) {
-  std::vector<Extent> extents;
-  extents.reserve(runs.size());
-  for (const PageRun run : runs)
-    extents.push_back(to_extent(run));
-  return extents;
-}
-
 PageRuns to_page_runs(std::span<const Extent> extents) {
   PageRuns runs;
   runs.reserve(extents.size());

@@ -34,7 +34,6 @@ using PageRuns = boost::container::small_vector<PageRun, 2>;
 
 /// The extent must lie on whole pages below Space::kCapacityMax.
 [[nodiscard]] PageRun to_page_run(const Extent& extent);
-[[nodiscard]] std::vector<Extent> to_extents(const PageRuns& runs);
 [[nodiscard]] PageRuns to_page_runs(std::span<const Extent> extents);
 [[nodiscard]] std::uint64_t bytes_of(const PageRuns& runs) noexcept;
 

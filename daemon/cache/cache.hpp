@@ -41,7 +41,6 @@ struct CacheOptions {
   std::uint64_t lease_bytes_max = UINT64_MAX;  ///< of one client
   Nanos reservation_age = std::chrono::seconds(30);
   Nanos soft_hold_age = std::chrono::seconds(10);
-  Nanos transfer_timeout = std::chrono::seconds(30);
   double engine_flops = 400e12;     ///< prior of the FLOP/s an engine achieves
   double host_bytes_per_second = 50e9;
   double nvme_bytes_per_second = 2e9;  ///< prior; measured from then on (the simulator keeps it)

@@ -501,7 +501,6 @@ Result<NvmeBenchWish> bench_wish(Arguments& arguments) {
   SC_ASSIGN(wish.file_bytes, arguments.number("file", 512 * kMiB));
   SC_ASSIGN(wish.pairs, arguments.number("pairs", 9));
   SC_ASSIGN(wish.demand_reads, arguments.number("demand", 4000));
-  SC_ASSIGN(wish.drive, arguments.number("drive", 0));
   SC_TRY(arguments.nothing_left());
   return wish;
 }

@@ -12,17 +12,16 @@
 
 namespace statecached {
 
-/// `bench nvme`, as asked for.
+/// `bench nvme`, as asked for. It is the first of nvme.paths that is measured.
 struct NvmeBenchWish {
   std::uint64_t block = 0;       ///< bytes
   std::uint64_t file_bytes = 0;  ///< also what one pass moves
   std::uint64_t pairs = 0;
   std::uint64_t demand_reads = 0;
-  std::uint64_t drive = 0;  ///< which of nvme.paths
 };
 
-/// What only the assembly knows. `fill` sets huge_page_share, drives and catalog of a Snapshot; any
-/// thread but the conductor's: it may read files.
+/// What only the assembly knows. `fill` sets huge_page_share, drives, process_written, budget and
+/// catalog of a Snapshot; any thread but the conductor's: it may read files.
 struct AdminContext {
   std::string version;
   std::uint64_t epoch = 0;

@@ -3,14 +3,6 @@
 namespace statecached::test {
 namespace {
 
-double number_of(const std::string& json, const std::string& key) {
-  std::string quoted = "\"";
-  quoted += key;
-  quoted += "\":";
-  const std::size_t at = json.find(quoted);
-  return at == std::string::npos ? -1 : std::strtod(json.c_str() + at + key.size() + 3, nullptr);
-}
-
 /// No daemon of its own: only the folder and the way to run programs.
 ProgramResult bench(const std::vector<std::string>& arguments) {
   const DaemonProcess place;

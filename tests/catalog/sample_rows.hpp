@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace statecached::sample {
@@ -92,11 +93,18 @@ inline std::string label(const CatalogRow& row) {
   return "O" + std::to_string(object.ns) + "/" + std::to_string(object.number);
 }
 
-/// What load() gives, in its order. Empty with a failure recorded by the caller when it fails.
+/// What a load gives, in its order. Errc::timeout when it has not ended within a minute.
 inline Result<std::vector<CatalogRow>> load_all(Catalog& catalog) {
   std::vector<CatalogRow> rows;
-  SC_TRY(catalog.load([&](CatalogRow&& row) { rows.push_back(std::move(row)); }));
-  return rows;
+  const auto keep = [&](CatalogRow&& row) { rows.push_back(std::move(row)); };
+  SC_TRY(catalog.load_begin(keep));
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+  while (true) {
+    SC_ASSIGN(const bool last, catalog.load_some(100, keep));
+    if (last) return rows;
+    if (std::chrono::steady_clock::now() > deadline) return fail(Errc::timeout, "rows are missing");
+    std::this_thread::yield();  // the waker is the test's own
+  }
 }
 
 inline std::vector<std::string> labels(Catalog& catalog) {

@@ -2,6 +2,7 @@
 // A seed that fails becomes a test of its own here, under the name of what went wrong.
 
 #include "tests/fault/world.hpp"
+#include "tests/support/environment.hpp"
 
 #include "base/log.hpp"
 
@@ -50,12 +51,6 @@ struct Case {
   Faults (*faults)();
 };
 
-/// STATECACHED_FAULT_SEEDS runs more of them, STATECACHED_FAULT_SEED only that one.
-std::uint64_t setting(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
-
 class Storms : public testing::TestWithParam<Case> {
  protected:
   // Thousands of expected warnings would hide the one line that matters.
@@ -67,6 +62,7 @@ class Storms : public testing::TestWithParam<Case> {
 };
 
 TEST_P(Storms, NothingDurableIsLostNoByteIsWrongNothingIsStuck) {
+  // STATECACHED_FAULT_SEEDS runs more of them, STATECACHED_FAULT_SEED only that one.
   const std::uint64_t one = setting("STATECACHED_FAULT_SEED", 0);
   const std::uint64_t seeds = setting("STATECACHED_FAULT_SEEDS", 40);
   Tally all;

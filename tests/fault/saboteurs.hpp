@@ -122,10 +122,6 @@ class SabotagedCatalog final : public Catalog {
     return out.size() - before;
   }
 
-  [[nodiscard]] Result<> load(const std::function<void(CatalogRow&&)>& row) override {
-    return inner_.load(row);
-  }
-
   [[nodiscard]] Result<> load_begin(const std::function<void(CatalogRow&&)>& row) override {
     return inner_.load_begin(row);
   }

@@ -126,7 +126,6 @@ World::World(const Plan& plan)
     options.seed = plan.seed * 2 + d;
     options.queue_ops = 8;
     drives_.push_back(std::make_unique<SimDisk>(kDrive, clock_, options, &memories_));
-    disks_.push_back(std::make_unique<SabotagedDisk>(*drives_.back(), plan.sabotage));
   }
   clock_.advance(std::chrono::hours(1));
   set_faults(true);
@@ -152,8 +151,9 @@ void World::boot(bool streaming) {
   cache_.reset();
   for (std::byte& byte : arena_)
     byte = std::byte{0xa5};
-  for (auto& disk : disks_)
-    disk = std::make_unique<SabotagedDisk>(*drives_[static_cast<std::size_t>(&disk - disks_.data())], plan_.sabotage);
+  disks_.clear();
+  for (const auto& drive : drives_)
+    disks_.push_back(std::make_unique<SabotagedDisk>(*drive, plan_.sabotage));
   catalog_ = std::make_unique<SabotagedCatalog>(rows_, plan_.sabotage, plan_.seed);
   copies_ = std::make_unique<Copies>(memories_, plan_.sabotage == Sabotage::checksum_unread, plan_.seed);
   CacheOptions options;

@@ -15,10 +15,6 @@
 namespace statecached::fuzz {
 namespace {
 
-void must(bool condition) {
-  if (!condition) std::abort();
-}
-
 NamespaceSpec spec() {
   NamespaceSpec out;
   out.name = "fuzz";

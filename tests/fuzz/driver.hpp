@@ -1,7 +1,7 @@
 #pragma once
 // A mutation driver for fuzz targets: seeds, known findings first, then mutants of the seeds for a while. Seeded
-// and without feedback, so that every build of the tests runs it; with clang the same targets are libFuzzer's
-// (README.md). STATECACHED_FUZZ_SECONDS and STATECACHED_FUZZ_SEED change time and seed. One thread.
+// and without feedback, so that every build of the tests runs it, whatever the compiler.
+// STATECACHED_FUZZ_SECONDS and STATECACHED_FUZZ_SEED change time and seed (README.md). One thread.
 
 #include <gtest/gtest.h>
 

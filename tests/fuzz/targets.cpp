@@ -19,11 +19,6 @@
 namespace statecached::fuzz {
 namespace {
 
-/// A finding: an answer that is wrong, not only a crash.
-void must(bool condition) {
-  if (!condition) std::abort();
-}
-
 std::string_view text_of(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }

@@ -1,11 +1,17 @@
 #pragma once
 // What is fuzzed: every parser of bytes that come from somebody else. A target returns normally for any bytes;
-// it aborts (SC_ASSERT, a sanitizer, ADD_FAILURE) on a finding.
+// it aborts (SC_ASSERT, a sanitizer, must()) on a finding.
 
 #include <cstddef>
+#include <cstdlib>
 #include <span>
 
 namespace statecached::fuzz {
+
+/// A finding: an answer that is wrong, not only a crash.
+inline void must(bool condition) {
+  if (!condition) std::abort();
+}
 
 /// Control-plane messages in both directions; what decodes must encode and decode to itself.
 void control(std::span<const std::byte> bytes);

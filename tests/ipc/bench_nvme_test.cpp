@@ -4,23 +4,14 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <string>
 
 namespace statecached {
 namespace {
 
 using test::DaemonProcess;
+using test::number_of;
 using test::ProgramResult;
-
-double number(const std::string& json, const std::string& key) {
-  const std::size_t at = json.find("\"" + key + "\":");
-  if (at == std::string::npos) {
-    ADD_FAILURE() << key << " is not in " << json;
-    return -1;
-  }
-  return std::strtod(json.c_str() + at + key.size() + 3, nullptr);
-}
 
 void expect_report(const ProgramResult& result, double size) {
   ASSERT_EQ(result.code, 0) << result.err;
@@ -36,10 +27,10 @@ void expect_report(const ProgramResult& result, double size) {
                           "cpu_ratio",
                           "demand_p99_ratio",
                           "background_write_gb_per_s"}) {
-    EXPECT_GT(number(result.out, key), 0) << key;
+    EXPECT_GT(number_of(result.out, key), 0) << key << ' ' << result.out;
   }
-  EXPECT_EQ(number(result.out, "size"), size);
-  EXPECT_EQ(number(result.out, "pairs"), 2);
+  EXPECT_EQ(number_of(result.out, "size"), size) << result.out;
+  EXPECT_EQ(number_of(result.out, "pairs"), 2) << result.out;
 }
 
 const std::vector<std::string> kSmall{

@@ -30,12 +30,6 @@ double soak_seconds() {
   return kSanitized ? 10 : 20;
 }
 
-/// The number behind "key": in a JSON text; -1 when there is none.
-double number_of(const std::string& json, const std::string& key) {
-  const std::size_t at = json.find("\"" + key + "\":");
-  return at == std::string::npos ? -1 : std::strtod(json.c_str() + at + key.size() + 3, nullptr);
-}
-
 /// Memory of the process that is its own: the arena and the rings are not.
 double anonymous_mib(pid_t pid) {
   const std::string text = slurp("/proc/" + std::to_string(pid) + "/status");
@@ -117,7 +111,9 @@ void expect_settled(const DaemonProcess& daemon) {
   EXPECT_EQ(number_of(status, "checksum_failures"), 0) << status;
 }
 
-/// Steps above 100 us of processor time: a small share, whatever else the machine does.
+/// Steps above 200 us of processor time: a small share, whatever else the machine does. Not above 100 us,
+/// though a slice of one client ends after 40 us: some of the work is in one piece (daemon/README.md,
+/// Steps), and on a shared machine the same work takes longer.
 void expect_short_steps(const DaemonProcess& daemon) {
   const std::string status = daemon.ctl({"--json", "status"}).out;
   const double steps = number_of(status, "steps");

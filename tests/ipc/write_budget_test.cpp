@@ -15,20 +15,9 @@ namespace {
 
 using test::counting;
 using test::DaemonProcess;
-using test::slurp;
+using test::number_of;
 using test::ToyEngine;
-
-std::int64_t written_by(pid_t pid) {
-  const std::string io = slurp("/proc/" + std::to_string(pid) + "/io");
-  const std::size_t at = io.find("\nwrite_bytes: ");
-  return at == std::string::npos ? -1 : std::strtoll(io.c_str() + at + 14, nullptr, 10);
-}
-
-std::uint64_t number(const std::string& json, const std::string& key) {
-  const std::size_t at = json.find("\"" + key + "\":");
-  if (at == std::string::npos) ADD_FAILURE() << key << " is not in " << json;
-  return at == std::string::npos ? 0 : std::strtoull(json.c_str() + at + key.size() + 3, nullptr, 10);
-}
+using test::written_by;
 
 TEST(WriteBudget, TheKernelCountsNoMoreThanTheBudgetAndTheBurst) {
   // 20 GiB a day are 0.24 MiB a second; stored are more than twenty times what may be written meanwhile.
@@ -66,9 +55,9 @@ TEST(WriteBudget, TheKernelCountsNoMoreThanTheBudgetAndTheBurst) {
   EXPECT_NE(flush.out.find("budget"), std::string::npos) << flush.out;
   EXPECT_LE(static_cast<double>(written_by(daemon.pid())), allowed());
   const std::string status = daemon.ctl({"--json", "status"}).out;
-  EXPECT_GT(number(status, "held_back_bytes"), 0U) << status;
-  const std::uint64_t data = number(status, "lifetime_bytes_written");
-  EXPECT_GT(data, kBurst / 2) << "what may be written is";
+  EXPECT_GT(number_of(status, "held_back_bytes"), 0) << status;
+  const double data = number_of(status, "lifetime_bytes_written");
+  EXPECT_GT(data, static_cast<double>(kBurst) / 2) << "what may be written is";
   session.reset();
   EXPECT_EQ(daemon.stop(), 0) << daemon.log();
   // Wear is remembered, and so is that the burst is spent.
@@ -79,8 +68,8 @@ TEST(WriteBudget, TheKernelCountsNoMoreThanTheBudgetAndTheBurst) {
   const double tokens_before = tokens(status);
   ASSERT_TRUE(daemon.start()) << daemon.log();
   const std::string after = daemon.ctl({"--json", "status"}).out;
-  EXPECT_GE(number(after, "lifetime_bytes_written"), data);
-  EXPECT_EQ(number(after, "bytes_per_day"), 20 * kGiB);
+  EXPECT_GE(number_of(after, "lifetime_bytes_written"), data) << after;
+  EXPECT_EQ(number_of(after, "bytes_per_day"), static_cast<double>(20 * kGiB)) << after;
   EXPECT_LT(tokens(after), std::max(tokens_before, 0.0) + allowed() - static_cast<double>(kBurst))
       << "only what has flowed in since may be there, not a fresh burst";
 }

@@ -199,7 +199,9 @@ TEST(Space, EdgesOfCapacity) {
 
 TEST(Space, ConvertsToExtentsAndBack) {
   const PageRuns runs{{.at = 1, .count = 2}, {.at = 0xffff0000, .count = 3}, {.at = 9, .count = 1}};
-  const std::vector<Extent> extents = to_extents(runs);
+  std::vector<Extent> extents;
+  for (const PageRun run : runs)
+    extents.push_back(to_extent(run));
   EXPECT_EQ(extents.at(1), (Extent{.offset = 0xffff0000ULL * kPage, .bytes = 3 * kPage}));
   EXPECT_EQ(to_page_runs(extents), runs);
   EXPECT_EQ(bytes_of(runs), 6 * kPage);

@@ -5,6 +5,7 @@
 #include "statecache/admin.hpp"
 #include "tests/ipc/toy_engine.hpp"
 #include "tests/support/daemon_process.hpp"
+#include "tests/support/environment.hpp"
 #include "tiers/catalog/rocks_catalog.hpp"
 #include "tiers/host/copier.hpp"
 #include "tiers/nvme/path.hpp"
@@ -30,11 +31,6 @@ constexpr std::uint64_t kPerConversation = kBlocks + kBlocks / kEvery;
 constexpr std::uint64_t kConversationBytes = kBlocks * kPage + kBlocks / kEvery * kStateBytes;
 
 double since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
-
-std::uint64_t objects_wanted() {
-  const char* text = std::getenv("STATECACHED_STARTUP_OBJECTS");
-  return text == nullptr ? 50'000 : std::strtoull(text, nullptr, 10);
-}
 
 /// The daemon's own idea of ToyEngine's namespace.
 NamespaceSpec spec_of(std::uint8_t weights) {
@@ -209,13 +205,20 @@ double floor_seconds(const std::string& state_dir) {
   auto catalog = RocksCatalog::open(state_dir + "/catalog");
   EXPECT_TRUE(catalog.has_value());
   std::uint64_t rows = 0;
-  EXPECT_TRUE((*catalog)->load([&](CatalogRow&&) { ++rows; }).has_value());
+  const auto count = [&](CatalogRow&&) { ++rows; };
+  EXPECT_TRUE((*catalog)->load_begin(count).has_value());
+  for (bool last = false; !last;) {
+    const auto some = (*catalog)->load_some(SIZE_MAX, count);
+    EXPECT_TRUE(some.has_value());
+    last = !some || *some;
+    if (!last) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   EXPECT_GT(rows, 0U);
   return since(begin);
 }
 
 TEST(Startup, HotNamespacesFirstAndServedMeanwhile) {
-  const std::uint64_t conversations = std::max<std::uint64_t>(kNamespaces, objects_wanted() / kPerConversation);
+  const std::uint64_t conversations = std::max<std::uint64_t>(kNamespaces, setting("STATECACHED_STARTUP_OBJECTS", 50'000) / kPerConversation);
   const std::uint64_t objects = conversations * kPerConversation;
   DaemonProcess daemon;
   ASSERT_TRUE(daemon.start()) << daemon.log();

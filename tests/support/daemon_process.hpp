@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -35,6 +36,22 @@ struct ProgramResult {
 inline std::string slurp(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+/// The number behind the first "key": in a JSON text; -1 when there is none.
+inline double number_of(const std::string& json, const std::string& key) {
+  std::string quoted = "\"";
+  quoted += key;
+  quoted += "\":";
+  const std::size_t at = json.find(quoted);
+  return at == std::string::npos ? -1 : std::strtod(json.c_str() + at + quoted.size(), nullptr);
+}
+
+/// Bytes that a process has had written to drives, by the kernel's accounts; -1 when it keeps none.
+inline std::int64_t written_by(pid_t pid) {
+  const std::string io = slurp("/proc/" + std::to_string(pid) + "/io");
+  const std::size_t at = io.find("\nwrite_bytes: ");
+  return at == std::string::npos ? -1 : std::strtoll(io.c_str() + at + 14, nullptr, 10);
 }
 
 inline int exit_code(int status) {

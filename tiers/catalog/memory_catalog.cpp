@@ -107,24 +107,20 @@ void MemoryCatalog::apply(RowChange& change) {
   }
 }
 
-Result<> MemoryCatalog::load(const std::function<void(CatalogRow&&)>& row) {
-  MapCursor cursor(rows_);
-  SC_ASSIGN(const std::vector<std::string> bad, load_rows(cursor, row));
-  for (const std::string& key : bad)
-    rows_.erase(key);
-  stats_.rows_dropped += bad.size();
-  return {};
-}
-
 Result<> MemoryCatalog::load_begin(const std::function<void(CatalogRow&&)>& row) {
   loading_.clear();
-  return load([&](CatalogRow&& found) {
-    if (std::holds_alternative<ObjectRow>(found)) {
-      loading_.push_back(std::move(found));
-    } else {
-      row(std::move(found));
-    }
-  });
+  MapCursor cursor(rows_);
+  SC_ASSIGN(LoadedHeads heads, load_heads(cursor, row));
+  const auto keep = [&](CatalogRow&& found) {
+    loading_.push_back(std::move(found));
+    return true;
+  };
+  for (const std::uint32_t ns : heads.namespaces)
+    SC_TRY(load_objects(cursor, ns, keep, heads.bad));
+  for (const std::string& key : heads.bad)
+    rows_.erase(key);
+  stats_.rows_dropped += heads.bad.size();
+  return {};
 }
 
 Result<bool> MemoryCatalog::load_some(std::size_t most,

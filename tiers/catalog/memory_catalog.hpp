@@ -26,7 +26,6 @@ class MemoryCatalog final : public Catalog {
 
   [[nodiscard]] bool submit(CatalogBatch& batch) override;
   std::size_t poll(std::vector<CatalogDone>& out) override;
-  [[nodiscard]] Result<> load(const std::function<void(CatalogRow&&)>& row) override;
   [[nodiscard]] Result<> load_begin(const std::function<void(CatalogRow&&)>& row) override;
   [[nodiscard]] Result<bool> load_some(
       std::size_t most,
@@ -36,7 +35,7 @@ class MemoryCatalog final : public Catalog {
 
   /// Makes the oldest `batches` durable; they are reported by the next poll(). Returns how many.
   std::size_t sync(std::size_t batches = SIZE_MAX);
-  /// Power loss: what was not durable is gone and nothing more is reported. load() shows the rest.
+  /// Power loss: what was not durable is gone and nothing more is reported. A load shows the rest.
   void crash();
 
   /// The next `batches` that would become durable fail instead and change nothing.

@@ -332,12 +332,6 @@ class RocksCatalog::Impl {
     return count;
   }
 
-  Result<> load(const std::function<void(CatalogRow&&)>& row) {
-    RocksCursor cursor(*db_);
-    SC_ASSIGN(const std::vector<std::string> bad, load_rows(cursor, row));
-    return drop_rows(bad);
-  }
-
   Result<> load_begin(const std::function<void(CatalogRow&&)>& row) {
     auto cursor = std::make_unique<RocksCursor>(*db_);
     SC_ASSIGN(LoadedHeads heads, load_heads(*cursor, row));
@@ -669,10 +663,6 @@ bool RocksCatalog::submit(CatalogBatch& batch) {
 
 std::size_t RocksCatalog::poll(std::vector<CatalogDone>& out) {
   return impl_->poll(out);
-}
-
-Result<> RocksCatalog::load(const std::function<void(CatalogRow&&)>& row) {
-  return impl_->load(row);
 }
 
 Result<> RocksCatalog::load_begin(const std::function<void(CatalogRow&&)>& row) {

@@ -23,7 +23,7 @@ struct RocksCatalogOptions {
   std::uint64_t write_buffer_bytes = 32 * kMiB;  ///< two of them
 };
 
-/// submit(), poll(), load(), record_paths() and recorded_paths() belong to one thread; stats() and
+/// submit(), poll(), load_begin(), load_some(), record_paths() and recorded_paths() belong to one thread; stats() and
 /// pending_scrubs() may be called from any. The destructor writes what was submitted, then joins.
 class RocksCatalog final : public Catalog {
  public:
@@ -38,9 +38,8 @@ class RocksCatalog final : public Catalog {
 
   [[nodiscard]] bool submit(CatalogBatch& batch) override;
   std::size_t poll(std::vector<CatalogDone>& out) override;
-  /// Also deletes the rows it dropped.
-  [[nodiscard]] Result<> load(const std::function<void(CatalogRow&&)>& row) override;
-  /// A thread of its own reads and decodes ahead of load_some(), a bounded number of rows.
+  /// A thread of its own reads and decodes ahead of load_some(), a bounded number of rows, and
+  /// deletes the rows it dropped.
   [[nodiscard]] Result<> load_begin(const std::function<void(CatalogRow&&)>& row) override;
   [[nodiscard]] Result<bool> load_some(
       std::size_t most,

@@ -105,21 +105,4 @@ Result<> load_objects(RowCursor& cursor,
   return scan(cursor, rows_of('O', ns), bad, row);
 }
 
-Result<std::vector<std::string>> load_rows(RowCursor& cursor,
-                                           const std::function<void(CatalogRow&&)>& row) {
-  std::vector<std::string> bad;
-  SC_ASSIGN(std::vector<NamespaceRow> namespaces, load_namespaces(cursor, bad));
-  for (NamespaceRow& ns : namespaces) {
-    const std::uint32_t number = ns.number;
-    row(CatalogRow(std::move(ns)));
-    SC_TRY(load_domains(cursor, number, row, bad));
-    const auto take = [&](CatalogRow&& found) {
-      row(std::move(found));
-      return true;
-    };
-    SC_TRY(load_objects(cursor, number, take, bad));
-  }
-  return bad;
-}
-
 }  // namespace statecached

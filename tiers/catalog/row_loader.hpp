@@ -1,5 +1,5 @@
 #pragma once
-// The order of Catalog::load(), once for every implementation: it is part of the contract.
+// The order in which a Catalog loads, once for every implementation: it is part of the contract.
 
 #include "tiers/catalog.hpp"
 
@@ -30,7 +30,9 @@ class RowCursor {
 /// What load_heads() found.
 struct LoadedHeads {
   std::vector<std::uint32_t> namespaces;  ///< hottest first
-  std::vector<std::string> bad;           ///< keys of rows that must be dropped
+  /// Keys of rows that must be dropped: those that do not decode, and those of a namespace that is
+  /// not there.
+  std::vector<std::string> bad;
 };
 
 /// Hands out the namespaces, hottest first, each with its domains.
@@ -42,11 +44,5 @@ struct LoadedHeads {
                                     std::uint32_t ns,
                                     const std::function<bool(CatalogRow&&)>& row,
                                     std::vector<std::string>& bad);
-
-/// Calls `row` for each good row in the order of Catalog::load(). Returns the keys of rows that
-/// must be dropped: those that do not decode, and those of a namespace that is not there.
-[[nodiscard]] Result<std::vector<std::string>> load_rows(
-    RowCursor& cursor,
-    const std::function<void(CatalogRow&&)>& row);
 
 }  // namespace statecached

@@ -1,6 +1,7 @@
 #include "tiers/host/copier.hpp"
 
 #include "base/copy.hpp"
+#include "base/units.hpp"
 
 #include <pthread.h>
 #include <xxhash.h>
@@ -12,6 +13,10 @@
 
 namespace statecached {
 namespace {
+
+/// Of work that is queued behind each other, so many bytes are done before the owner is woken: at
+/// memory speed a fifth of a millisecond.
+constexpr std::uint64_t kRingBytes = 4 * kMiB;
 
 Checksum to_checksum(XXH128_hash_t hash) noexcept {
   return {.low = hash.low64, .high = hash.high64};
@@ -89,14 +94,6 @@ void copy_bytes(std::byte* to, const std::byte* from, std::size_t bytes) noexcep
     std::memcpy(to, from, bytes);
   }
 }
-
-namespace {
-
-/// Of work that is queued behind each other, so many bytes are done before the owner is woken: at
-/// memory speed a fifth of a millisecond.
-constexpr std::uint64_t kRingBytes = std::uint64_t{4} << 20U;
-
-}  // namespace
 
 CopyThread::CopyThread(Memories memories, Waker waker, CopyThreadOptions options)
     : memories_(std::move(memories)),

@@ -41,7 +41,7 @@ bool GuardedDisk::submit(DiskOp& op) {
   }
   const Instant now = clock_.now();
   const std::uint64_t tag = std::exchange(op.tag, next_);
-  const Asked asked{op.kind, op.klass, now, next_, tag, false};
+  const Asked asked{op.kind, op.klass, now, tag, false};
   if (!inner_->submit(op)) {
     op.tag = tag;
     return false;

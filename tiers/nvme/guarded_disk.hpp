@@ -45,7 +45,6 @@ class GuardedDisk final : public Disk {
     DiskKind kind = DiskKind::read;
     DiskClass klass = DiskClass::demand;
     Instant at{};
-    std::uint64_t inner = 0;
     std::uint64_t tag = 0;
     bool given_up = false;  ///< its owner has its completion
   };

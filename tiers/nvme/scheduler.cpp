@@ -281,7 +281,6 @@ void DiskCounters::budgets(const Scheduler& scheduler) noexcept {
   read_limit_.store(scheduler.budget(DiskKind::read).limit(), kOrder);
   write_limit_.store(scheduler.budget(DiskKind::write).limit(), kOrder);
   read_rate_.store(scheduler.budget(DiskKind::read).rate(), kOrder);
-  write_rate_.store(scheduler.budget(DiskKind::write).rate(), kOrder);
 }
 
 DiskStats DiskCounters::snapshot() const noexcept {
@@ -297,7 +296,6 @@ DiskStats DiskCounters::snapshot() const noexcept {
   stats.read_limit = read_limit_.load(kOrder);
   stats.write_limit = write_limit_.load(kOrder);
   stats.read_rate = read_rate_.load(kOrder);
-  stats.write_rate = write_rate_.load(kOrder);
   return stats;
 }
 

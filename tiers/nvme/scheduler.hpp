@@ -180,7 +180,7 @@ class DiskCounters {
   std::atomic<std::uint64_t> reads_{0}, writes_{0}, syncs_{0}, errors_{0};
   std::atomic<std::uint64_t> bytes_read_{0}, bytes_written_{0}, queued_{0};
   std::atomic<std::uint64_t> read_limit_{0}, write_limit_{0};
-  std::atomic<double> read_rate_{0}, write_rate_{0};
+  std::atomic<double> read_rate_{0};
 };
 
 }  // namespace statecached

@@ -79,8 +79,6 @@ void SimDisk::run_until(Instant now) {
 
 void SimDisk::start_transfers(Instant now) {
   while (auto transfer = scheduler_.next(now)) {
-    // What had ended by now is durable when the sync is; treating it so at once is within the
-    // promise.
     bool failed = false;
     if (transfer->kind == DiskKind::sync) {
       failed = options_.faults.eio_sync > 0 && random_.chance(options_.faults.eio_sync);
@@ -193,6 +191,8 @@ void SimDisk::fail_sync() {
   std::erase_if(unsynced_, [&](const auto&) { return random_.chance(0.5); });
 }
 
+/// What had ended when the sync began is durable when the sync ends; treating it so at once is
+/// within the promise.
 void SimDisk::sync_all() {
   for (const auto& [page, bytes] : unsynced_)
     durable_[page] = bytes;

@@ -25,7 +25,9 @@ constexpr std::uint64_t kRegisteredMax = 1 * kGiB;
 /// A transfer that the kernel keeps refusing for want of resources fails after so many attempts.
 constexpr int kAttemptsMax = 64;
 
+/// Of a long backlog, at most so many bytes end before its owner is woken (Worker::deliver).
 constexpr std::uint64_t kRingBytes = 4 * kMiB;
+/// Of the bits that wake the worker: room for a kind of transfer, by bit_of(), or the end.
 constexpr std::uint8_t kStopBit = 8;
 
 constexpr std::uint8_t bit_of(DiskKind kind) noexcept {
@@ -294,8 +296,8 @@ void UringDisk::Worker::reap() {
 }
 
 /// Hands over what has finished. Whoever waits is woken at once for the last of a class, a sync or
-/// a failure; of a long backlog after a quarter of what is left of it or 4 MiB, whichever is less: a
-/// wake-up costs as much CPU as reading 256 KiB.
+/// a failure; of a long backlog after a quarter of what is left of it or 4 MiB, whichever is less,
+/// since each wake-up is a system call and a switch of threads.
 void UringDisk::Worker::deliver() {
   if (finished_.empty()) return;
   bool now = false;
