@@ -1,11 +1,8 @@
 #include "daemon/cache/cache_impl.hpp"
-#include "policy/admission.hpp"
-#include "policy/clairvoyant.hpp"
 
 #include <algorithm>
 #include <bit>
 #include <fmt/format.h>
-#include <numeric>
 
 namespace statecached {
 
@@ -179,21 +176,6 @@ Result<const Answer*> CacheImpl::refresh(ClientIx client, const TicketName& name
   return &ticket->answer;
 }
 
-void CacheImpl::touch(const std::vector<NodeIx>& path, NodeIx deepest, Instant now) {
-  // Marconi refreshes what was used, and closure protects its ancestors; LRU refreshes the whole path.
-  if (traits_.refresh_path) {
-    for (NodeIx node : path) {
-      stamp(node, now);
-      requeue(node, now);
-    }
-    return;
-  }
-  if (deepest == kNil) return;
-  stamp(deepest, now);
-  ++index_.node(deepest).hits;
-  requeue(deepest, now);
-}
-
 /// Matches the ticket's sequence, lists the depths it could resume from, chooses one and holds what it
 /// needs (hold != none), loading what lies on NVMe when `load`.
 void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, bool load, Instant now) {
@@ -216,8 +198,7 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
   answer.usable = 0;
   answer.stored = scan.stored() - offset;
   answer.state = TicketState::ready;
-  answer.wishes = wishes({ticket.prompt, here.at - offset, depths.empty() ? ticket.origin : depths.back() - offset, std::lcm(space.spec.checkpoint_grid, ticket.shape.tokens), ticket.keep_back, space.has_end, options_.policy.every_tokens}, options_.policy.admission);
-  if (options_.policy.admission == Admission::future && space.has_end) answer.wishes = options_.policy.future->partings(limit - offset, space.spec.checkpoint_grid);
+  answer.wishes = wished(ticket, here, depths.empty() ? ticket.origin : depths.back() - offset, limit - offset);
 
   struct Choice {
     std::uint32_t depth = 0;
@@ -266,7 +247,9 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
   }
   const double from_zero = options_.follow_verdict ? space.spec.cost.flops(base, size) / rate : 0;
   std::sort(choices.begin(), choices.end(), [](const Choice& a, const Choice& b) { return a.seconds < b.seconds; });
-  touch(path, kNil, now);
+  ticket.again = here.at >= size;
+  const NodeIx could = traits_.learns ? could_resume(ticket, path, now) : kNil;
+  if (traits_.refresh_path) touch(path, kNil, now);
   policy_time.reset();
   bool room_made = false;
   const auto still_there = [&](const Choice& choice) {
@@ -331,7 +314,10 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
       for (ObjectIx o : choice.to_load) loads_[o].waiters.push_back(ticket.name);
       start_loads(ticket, fresh, now);
     }
-    if (ticket.chosen > 0 && !traits_.refresh_path) touch(path, index_.node_at(here.node, choice.depth), now);
+    if (ticket.chosen > 0 && !traits_.refresh_path && (answer.version == 1 || !traits_.learns)) {
+      const NodeIx from = index_.node_at(here.node, choice.depth);
+      if (from != could) touch(path, from, now);
+    }
     break;
   }
   if (ticket.want_lease && ticket.loading == 0) make_lease(ticket, now);
@@ -542,6 +528,7 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   if (const Reason reason = check_want(ticket, space, asked); reason != Reason::none) return refuse(GrantKind::declined, reason);
   if (!clients_[client].member.may_write) return refuse(GrantKind::declined, Reason::read_only);
   const Group& group = space.spec.groups[asked.group];
+  if (group.need == Need::end && asked.end > ticket.prompt) ticket.saved_end = true;
 
   // The whole sequence goes into the tree at once; a checkpoint makes a node end at its position.
   if (!insert_ticket(ticket, now)) return refuse(GrantKind::declined, Reason::bad_range);
@@ -580,7 +567,7 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   object.bytes = padded_bytes(payload, group.shards);
   PageRuns runs;
   Tier home = present(Tier::device) ? Tier::device : Tier::host;
-  if (!allocate(home, object.bytes, group.contiguous, runs, now)) {
+  if (!allocate(home, object.bytes, group.contiguous, runs, now, worth_of(ticket, asked))) {
     if (home == Tier::host || !present(Tier::host)) return refuse(GrantKind::no_space, Reason::capacity);
     home = Tier::host;
     if (!allocate(home, object.bytes, group.contiguous, runs, now)) return refuse(GrantKind::no_space, Reason::capacity);
@@ -593,7 +580,12 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   }
   node = index_.node_at(ticket.anchor.node, want.end);
   if (group.need == Need::end) {
+    const bool inside = want.end < index_.node(node).end;
     node = index_.split({node, want.end});
+    if (inside && traits_.learns) {
+      stamp(node, now);
+      reuse_.born(index_, node);
+    }
     if (ticket.anchor.at == want.end) {
       index_.reference(node);
       index_.unreference(ticket.anchor.node);
@@ -745,6 +737,7 @@ void CacheImpl::appear(ObjectIx o, Instant now) {
       if (parent != kNil) unhold(parent, now);
     }
     requeue(object.node, now);
+    if (object.need == Need::end) requeue_around(object.node, now);
     if (object.need != Need::end) {  // shorter blocks of the same cell on this path are no longer needed
       std::vector<ObjectIx> shorter;
       for (NodeIx n = object.node;; n = index_.node(n).parent) {
@@ -800,6 +793,7 @@ Result<> CacheImpl::finish(ClientIx client, const TicketName& name, std::uint32_
   ticket->finished = true;
   let_go_tails(*ticket, now);
   SpaceInfo& space = spaces_[ticket->space];
+  if (ticket->end() > ticket->prompt) space.saves_ends += ((ticket->saved_end ? 1 : 0) - space.saves_ends) / 16;
   if (prefilled > 0 && prefilled <= ticket->prompt && prefill.count() > 0) {
     const double flops = space.spec.cost.flops(ticket->prompt - prefilled, ticket->prompt);
     space.speed.add(flops, seconds(prefill));
