@@ -17,6 +17,7 @@ struct AdmissionInput {
   std::uint32_t keep_back = 1;
   bool has_end_groups = true;
   std::uint32_t every_tokens = 0;   ///< Admission::every_tokens
+  bool parts = true;                ///< another known sequence goes on differently from `matched`
 };
 
 /// Positions, most wanted first. The end of the sequence (generated tokens included) is always welcome and

@@ -21,7 +21,7 @@ const char* to_string(PolicyName name) noexcept {
 
 PolicyTraits traits_of(PolicyName name) noexcept {
   switch (name) {
-    case PolicyName::marconi: break;
+    case PolicyName::marconi: return {.learns = true};
     case PolicyName::lru: return {.whole_nodes = true, .refresh_path = true, .terms = PolicyTraits::Terms::none};
     case PolicyName::marconi_paper:
       return {.whole_nodes = true, .single_child = true, .wants_held = true, .terms = PolicyTraits::Terms::paper};
@@ -32,7 +32,7 @@ PolicyTraits traits_of(PolicyName name) noexcept {
   return {};
 }
 
-std::unique_ptr<EvictionPolicy> make_eviction(const PolicyOptions& options, Tier tier) {
+std::unique_ptr<EvictionPolicy> make_eviction(const PolicyOptions& options, Tier tier, const Reuse* reuse) {
   static_cast<void>(tier);
   if (options.name == PolicyName::marconi_paper) return std::make_unique<PaperScore>(options.alpha.value_or(0));
   if (options.name == PolicyName::s3fifo) return std::make_unique<S3Fifo>();
@@ -41,7 +41,7 @@ std::unique_ptr<EvictionPolicy> make_eviction(const PolicyOptions& options, Tier
     SC_ASSERT(options.future != nullptr);
     return std::make_unique<Clairvoyant>(*options.future);
   }
-  return std::make_unique<Victims>(options.name == PolicyName::lru);
+  return std::make_unique<Victims>(options.name == PolicyName::lru ? nullptr : reuse);
 }
 
 }  // namespace statecached

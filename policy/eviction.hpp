@@ -8,6 +8,7 @@
 #include "base/time.hpp"
 #include "policy/index.hpp"
 #include "policy/options.hpp"
+#include "policy/reuse.hpp"
 
 #include <cstdint>
 #include <memory>
@@ -29,6 +30,7 @@ struct Candidate {
   std::uint32_t hits = 0;     ///< requests that resumed from it
   std::uint64_t content = 0;  ///< names what it would give up next; the same when it comes back
   bool held = false;          ///< not to be chosen now; only for policies that judge all together
+  ReuseClass reuse = 0;       ///< class whose learned rate counts
 };
 
 class EvictionPolicy {
@@ -54,6 +56,8 @@ class EvictionPolicy {
   virtual void tick(std::uint64_t used) { static_cast<void>(used); }
   /// The node that should go first; kNil when the lane is empty.
   [[nodiscard]] virtual NodeIx best(Lane lane, Instant now) = 0;
+  /// Keep value of what best() returned last; 0 where a policy knows none.
+  [[nodiscard]] virtual double best_value() const noexcept { return 0; }
 };
 
 /// What the cache must know of a policy beside its choice.
@@ -67,9 +71,10 @@ struct PolicyTraits {
   bool wants_paths = false;    ///< passed() is called
   enum class Terms : std::uint8_t { none, seconds, paper };
   Terms terms = Terms::seconds;  ///< what Candidate::efficiency is
+  bool learns = false;         ///< reuse is learned, and what was given up stays remembered for it
 };
 [[nodiscard]] PolicyTraits traits_of(PolicyName name) noexcept;
 
-[[nodiscard]] std::unique_ptr<EvictionPolicy> make_eviction(const PolicyOptions& options, Tier tier);
+[[nodiscard]] std::unique_ptr<EvictionPolicy> make_eviction(const PolicyOptions& options, Tier tier, const Reuse* reuse);
 
 }  // namespace statecached

@@ -11,6 +11,8 @@ namespace {
 
 /// Nodes looked at when a block may lie on another branch: what one request may cost.
 constexpr int kCoverVisitsMax = 64;
+/// What a remembered node itself takes, in tokens of 4 bytes: about.
+constexpr std::uint64_t kNodeTokens = 128;
 
 std::uint32_t common_tokens(const Token* a, const Token* b, std::uint32_t n) noexcept {
   std::uint32_t i = 0;
@@ -163,7 +165,9 @@ Position Index::insert(Position from, const Sequence& sequence, Instant now) {
   node.last_use = now;
   link(ix);
   if (node.shape.scope != 0) register_pages(ix);
-  return {ix, nodes_[ix].end};
+  const Position end{ix, nodes_[ix].end};
+  keep_in_mind(ix);
+  return end;
 }
 
 Position Index::grow(Position from, const Sequence& sequence, Instant now) {
@@ -190,6 +194,7 @@ Position Index::grow(Position from, const Sequence& sequence, Instant now) {
   for (const Mark& mark : sequence.marks) {
     if (mark.at >= node.end && mark.at < sequence.end()) node.marks.push_back(mark);
   }
+  if (node.remembered != 0) remembered_tokens_ += more;
   node.end = sequence.end();
   node.last_use = std::max(node.last_use, now);
   return {here.node, node.end};
@@ -211,7 +216,7 @@ NodeIx Index::split(Position position) {
   upper.symbols_offset = lower.symbols_offset;
   upper.last_use = lower.last_use;
   upper.used = lower.used;
-  upper.hits = lower.hits;
+  if (remember_tokens_ == 0) upper.hits = lower.hits;
   lower.symbols_offset += (position.at - lower.start) / lower.shape.tokens * lower.shape.words;
   lower.start = position.at;
   lower.parent = upper_ix;
@@ -237,6 +242,9 @@ NodeIx Index::split(Position position) {
   link(upper_ix);
   link(position.node);
   if (upper.shape.scope != 0) relist_pages(upper_ix, position.node);
+  if (lower.remembered != 0) remembered_tokens_ -= upper.end - upper.start;
+  if (upper.objects.empty()) keep_in_mind(upper_ix);
+  if (lower.objects.empty()) keep_in_mind(position.node);
   return upper_ix;
 }
 
@@ -248,14 +256,36 @@ NodeIx Index::node_at(NodeIx ix, std::uint32_t at) const {
 void Index::unreference(NodeIx ix) {
   SC_ASSERT(nodes_[ix].references > 0);
   --nodes_[ix].references;
+  if (remembered_tokens_ > remember_tokens_) forget_oldest();
   prune(ix);
+}
+
+void Index::keep_in_mind(NodeIx ix) {
+  Node& node = nodes_[ix];
+  // Runs of keys may move (graft), and a root that floats waits until nothing hangs on it.
+  if (remember_tokens_ == 0 || node.remembered != 0 || node.parent == kNil || node.shape.scope != 0) return;
+  node.remembered = next_remembered_++;
+  remembered_tokens_ += kNodeTokens + (node.end - node.start);
+  remembered_.emplace_back(ix, node.remembered);
+}
+
+void Index::forget_oldest() {
+  while (remembered_tokens_ > remember_tokens_ && !remembered_.empty()) {
+    const auto [ix, number] = remembered_.front();
+    remembered_.pop_front();
+    Node& node = nodes_[ix];
+    if (!node.alive || node.remembered != number) continue;
+    node.remembered = 0;
+    remembered_tokens_ -= kNodeTokens + (node.end - node.start);
+    prune(ix);
+  }
 }
 
 void Index::prune(NodeIx ix) {
   while (ix != kNil) {
     Node& node = nodes_[ix];
     if (!node.alive || node.references > 0 || node.first_child != kNil || !node.objects.empty() ||
-        (node.parent == kNil && !node.floating)) {
+        (node.parent == kNil && !node.floating) || node.remembered != 0) {
       return;
     }
     const NodeIx parent = node.parent;
@@ -293,6 +323,10 @@ ObjectIx Index::add_object(NodeIx node_ix, const Object& prototype) {
     return std::pair{objects_[a].end, objects_[a].first} < std::pair{objects_[b].end, objects_[b].first};
   });
   node.objects.insert(place, ix);
+  if (node.remembered != 0) {
+    node.remembered = 0;
+    remembered_tokens_ -= kNodeTokens + (node.end - node.start);
+  }
   ++objects_alive_;
   return ix;
 }
@@ -307,6 +341,8 @@ void Index::remove_object(ObjectIx ix) {
   object = Object{};
   free_objects_.push_back(ix);
   --objects_alive_;
+  if (node.objects.empty()) keep_in_mind(at);
+  forget_oldest();
   prune(at);
 }
 
@@ -376,7 +412,7 @@ ObjectIx Index::find(NodeIx node, std::uint16_t group, std::uint32_t first, std:
   return kNil;
 }
 
-ObjectIx Index::find_cover(Position position, std::uint16_t group, std::uint32_t first, std::uint32_t to, std::uint32_t cell_end) const {
+ObjectIx Index::find_cover(Position position, std::uint16_t group, std::uint32_t first, std::uint32_t to, std::uint32_t cell_end, ObjectIx except) const {
   const NodeIx top = node_at(position.node, to);
   boost::container::small_vector<NodeIx, 16> stack{top};
   for (int visits = 0; !stack.empty() && visits < kCoverVisitsMax; ++visits) {
@@ -386,7 +422,7 @@ ObjectIx Index::find_cover(Position position, std::uint16_t group, std::uint32_t
                                [&](ObjectIx ix, std::uint32_t value) { return objects_[ix].end < value; });
     for (; it != here.objects.end() && objects_[*it].end <= cell_end; ++it) {
       const Object& object = objects_[*it];
-      if (object.group == group && object.first == first && object.state == ObjectState::visible) return *it;
+      if (object.group == group && object.first == first && object.state == ObjectState::visible && *it != except) return *it;
     }
     if (here.end >= cell_end) continue;
     for (NodeIx c = here.first_child; c != kNil; c = nodes_[c].next_sibling) stack.push_back(c);

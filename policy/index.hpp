@@ -27,6 +27,7 @@
 
 #include <algorithm>
 #include <array>
+#include <deque>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -101,12 +102,15 @@ struct Node {
   Instant last_use{};
   std::uint64_t used = 0;            ///< logical time of that use (counts lookups, insertions, evictions)
   std::uint64_t serial = 0;          ///< never used again, unlike its index
-  std::uint32_t hits = 0;
+  std::uint32_t hits = 0;            ///< uses as the point that a request resumed from, or could have
+  std::uint32_t turns = 0;           ///< sequences that went on one after the other to end here
   std::optional<IdChain> chain;      ///< over the path down to round_down(end, kChainStep)
   Tier evicted_tier = Tier::none;    ///< the last loss, for explain
   Instant evicted_at{};
   bool evicted_state = false;
   bool alive = false;
+  bool ends = false;                 ///< a sequence ended here
+  std::uint64_t remembered = 0;      ///< not 0: holds nothing and stays for its tokens (Index::remember)
 
   /// A checkpoint of it lies in some tier.
   [[nodiscard]] bool has_state() const noexcept {
@@ -163,8 +167,11 @@ class Index {
   [[nodiscard]] NodeIx node_at(NodeIx node, std::uint32_t at) const;
   void reference(NodeIx node) { ++nodes_[node].references; }
   void unreference(NodeIx node);
-  /// Removes it, and its ancestors, while they hold nothing.
+  /// Removes it, and its ancestors, while they hold nothing and are not remembered.
   void prune(NodeIx node);
+  /// From now on nodes that hold nothing stay until they have more than this many tokens together, themselves counted
+  /// as 128 each; the oldest go. Not nodes of keys.
+  void remember(std::uint64_t tokens) { remember_tokens_ = tokens; }
 
   [[nodiscard]] Node& node(NodeIx ix) { return nodes_[ix]; }
   [[nodiscard]] const Node& node(NodeIx ix) const { return nodes_[ix]; }
@@ -210,7 +217,7 @@ class Index {
   [[nodiscard]] ObjectIx find(NodeIx node, std::uint16_t group, std::uint32_t first, std::uint32_t end) const;
   /// A visible block of this group and cell that covers at least [first, to), on any path through
   /// `position` (position.at >= to). Looks at a bounded number of nodes.
-  [[nodiscard]] ObjectIx find_cover(Position position, std::uint16_t group, std::uint32_t first, std::uint32_t to, std::uint32_t cell_end) const;
+  [[nodiscard]] ObjectIx find_cover(Position position, std::uint16_t group, std::uint32_t first, std::uint32_t to, std::uint32_t cell_end, ObjectIx except = kNil) const;
 
   [[nodiscard]] Object& object(ObjectIx ix) { return objects_[ix]; }
   [[nodiscard]] const Object& object(ObjectIx ix) const { return objects_[ix]; }
@@ -248,6 +255,8 @@ class Index {
   std::unordered_map<PageName, NodeIx, PageNameHash> waiting_;   ///< the key before it, to the floating root
   std::unordered_map<NodeIx, std::optional<Digest>> floating_;   ///< floating roots, and what they wait for
   std::vector<Moved> moved_;
+  void keep_in_mind(NodeIx node);
+  void forget_oldest();
 
   std::vector<Node> nodes_;
   std::vector<NodeIx> free_nodes_;
@@ -256,6 +265,9 @@ class Index {
   std::unordered_map<std::uint64_t, NodeIx> edges_;  ///< (parent, first token) to first child of that kind
   std::uint64_t objects_alive_ = 0;
   std::uint64_t next_serial_ = 1;
+  std::uint64_t remember_tokens_ = 0, remembered_tokens_ = 0;
+  std::uint64_t next_remembered_ = 1;
+  std::deque<std::pair<NodeIx, std::uint64_t>> remembered_;  ///< with Node::remembered; oldest first
 };
 
 }  // namespace statecached

@@ -12,9 +12,10 @@ enum class PolicyName : std::uint8_t { marconi, lru, marconi_paper, s3fifo, gdsf
 
 class Future;
 
-/// Where checkpoints are wished for. paper: the branch point a request reveals, and the end of the
-/// sequence. marconi: also the last grid point before the prompt's end. every_tokens: at all multiples of
-/// PolicyOptions::every_tokens. future: where a later request of the trace parts from this one.
+/// Where checkpoints are wished for. paper: the end of the sequence, and the end of what a request has in common
+/// with what is known. marconi: that only where sequences part, also the last grid point before the prompt's end, and
+/// all only where worth more than what it displaces. every_tokens: at all multiples of PolicyOptions::every_tokens.
+/// future: where a later request of the trace parts from this one.
 enum class Admission : std::uint8_t { paper, marconi, every_tokens, future };
 
 /// What happens to a victim of a full tier: `priced`: moved down where that pays, else dropped;

@@ -6,11 +6,13 @@ namespace statecached {
 namespace {
 
 /// Children looked at to see whether the KV of a node can go with its state.
-constexpr int kChildrenLookedAt = 8;
+constexpr int kChildrenLookedAt = 64;
 
-bool children_in(const Index& index, const Node& node, Tier tier) {
+/// Whether a child other than `except` has something in the tier.
+bool children_in(const Index& index, const Node& node, Tier tier, NodeIx except = kNil) {
   int looked = 0;
   for (NodeIx c = node.first_child; c != kNil; c = index.node(c).next_sibling) {
+    if (c == except) continue;
     if (index.node(c).in_tier[statecached::index(tier)] > 0 || ++looked == kChildrenLookedAt) return true;
   }
   return false;
@@ -25,13 +27,15 @@ SegmentTerms segment_terms(const Index& index, NodeIx ix, Tier tier, bool lower,
   const bool leaf = !children_in(index, node, tier);
   double bytes = static_cast<double>(node.state_bytes[t]);
   if (leaf) bytes += static_cast<double>(node.kv_bytes[t]);
+  bool alone = leaf;
+  NodeIx below = ix;
   NodeIx above = node.parent;
   while (has_end_groups && above != kNil && !index.node(above).has_state()) {
     // KV of stateless single-child ancestors is worth nothing without this node: it goes too.
     const Node& up = index.node(above);
-    if (leaf && index.node(up.first_child == kNil ? ix : up.first_child).next_sibling == kNil) {
-      bytes += static_cast<double>(up.kv_bytes[t]);
-    }
+    alone = alone && !children_in(index, up, tier, below);
+    if (alone) bytes += static_cast<double>(up.kv_bytes[t]);
+    below = above;
     above = up.parent;
   }
   terms.replay_from = above == kNil ? 0 : index.node(above).end;

@@ -3,15 +3,11 @@
 #include <bit>
 
 namespace statecached {
-namespace {
-constexpr Nanos kYoungest = std::chrono::milliseconds(250);
-}
 
-std::uint8_t Victims::age_of(Instant last_use, Instant now) const noexcept {
-  if (by_age_) return 0;
-  const std::int64_t age = (now - last_use).count() / kYoungest.count();
-  if (age <= 0) return 0;
-  return static_cast<std::uint8_t>(std::min<std::uint64_t>(kAges - 1, static_cast<std::uint64_t>(std::bit_width(static_cast<std::uint64_t>(age)))));
+std::size_t Victims::bucket_of(const Candidate& candidate, Instant now) const noexcept {
+  const std::size_t base = static_cast<std::size_t>(candidate.lane) * kPerLane;
+  if (reuse_ == nullptr) return base;
+  return base + candidate.reuse * kReuseAges + Reuse::age_bucket(now - candidate.last_use);
 }
 
 void Victims::put_at(Bucket& bucket, std::uint32_t at, NodeIx node) {
@@ -43,11 +39,12 @@ void Victims::sift_down(Bucket& bucket, std::uint32_t at) {
   put_at(bucket, at, node);
 }
 
-void Victims::place(NodeIx node, std::uint8_t at) {
+void Victims::place(NodeIx node, std::size_t at) {
   Entry& entry = entries_[node];
   Bucket& bucket = buckets_[at];
-  entry.bucket = at;
-  bytes_[at / kAges] += entry.bytes;
+  entry.bucket = static_cast<std::uint16_t>(at);
+  bytes_[at / kPerLane] += entry.bytes;
+  occupied_[at / kReuseAges] |= std::uint64_t{1} << at % kReuseAges;
   bucket.heap.push_back(node);
   entry.heap_at = static_cast<std::uint32_t>(bucket.heap.size() - 1);
   sift_up(bucket, entry.heap_at);
@@ -70,17 +67,13 @@ void Victims::place(NodeIx node, std::uint8_t at) {
 
 void Victims::put(const Candidate& candidate, Instant now) {
   const NodeIx node = candidate.node;
-  const Lane lane = candidate.lane;
-  const double efficiency = candidate.efficiency;
-  const std::uint64_t bytes = candidate.bytes;
-  const Instant last_use = candidate.last_use;
   if (node >= entries_.size()) entries_.resize(node + 1U);
-  const auto target = static_cast<std::uint8_t>(static_cast<std::uint8_t>(lane) * kAges + age_of(last_use, now));
+  const std::size_t target = bucket_of(candidate, now);
   Entry& entry = entries_[node];
-  const double key = by_age_ ? static_cast<double>(last_use.time_since_epoch().count()) : efficiency;
-  if (entry.bucket == target && entry.last_use == last_use) {
-    bytes_[static_cast<std::size_t>(lane)] += bytes - entry.bytes;
-    entry.bytes = bytes;
+  const double key = reuse_ == nullptr ? static_cast<double>(candidate.last_use.time_since_epoch().count()) : candidate.efficiency;
+  if (entry.bucket == target && entry.last_use == candidate.last_use) {
+    bytes_[target / kPerLane] += candidate.bytes - entry.bytes;
+    entry.bytes = candidate.bytes;
     const bool lower = key < entry.key;
     if (key == entry.key) return;
     entry.key = key;
@@ -93,8 +86,8 @@ void Victims::put(const Candidate& candidate, Instant now) {
   }
   erase(node);
   entry.key = key;
-  entry.bytes = bytes;
-  entry.last_use = last_use;
+  entry.bytes = candidate.bytes;
+  entry.last_use = candidate.last_use;
   place(node, target);
 }
 
@@ -102,7 +95,7 @@ void Victims::erase(NodeIx node) {
   if (!contains(node)) return;
   Entry& entry = entries_[node];
   Bucket& bucket = buckets_[entry.bucket];
-  bytes_[entry.bucket / kAges] -= entry.bytes;
+  bytes_[entry.bucket / kPerLane] -= entry.bytes;
   if (entry.older == kNil) {
     bucket.oldest = entry.newer;
   } else {
@@ -116,6 +109,7 @@ void Victims::erase(NodeIx node) {
   const std::uint32_t at = entry.heap_at;
   const NodeIx last = bucket.heap.back();
   bucket.heap.pop_back();
+  if (bucket.heap.empty()) occupied_[entry.bucket / kReuseAges] &= ~(std::uint64_t{1} << entry.bucket % kReuseAges);
   entry.bucket = kNone;
   if (last == node) return;
   put_at(bucket, at, last);
@@ -123,37 +117,43 @@ void Victims::erase(NodeIx node) {
   sift_down(bucket, entries_[last].heap_at);
 }
 
-void Victims::graduate(Lane lane, Instant now) {
-  const auto base = static_cast<std::uint8_t>(static_cast<std::uint8_t>(lane) * kAges);
-  for (std::uint8_t age = 0; age + 1 < kAges; ++age) {
+/// Moves what has grown older since it was put into its bucket.
+void Victims::graduate(std::size_t row, Instant now) {
+  const std::size_t base = row * kReuseAges;
+  for (std::uint64_t left = occupied_[row]; left != 0; left &= left - 1) {
+    const auto age = static_cast<std::size_t>(std::countr_zero(left));
     Bucket& bucket = buckets_[base + age];
     while (bucket.oldest != kNil) {
       const NodeIx node = bucket.oldest;
-      const std::uint8_t due = age_of(entries_[node].last_use, now);
+      const std::size_t due = Reuse::age_bucket(now - entries_[node].last_use);
       if (due <= age) break;
       const double key = entries_[node].key;
       erase(node);
       entries_[node].key = key;
-      place(node, static_cast<std::uint8_t>(base + due));
+      place(node, base + due);
     }
   }
 }
 
 NodeIx Victims::best(Lane lane, Instant now) {
-  if (!by_age_) graduate(lane, now);
-  const std::size_t base = static_cast<std::size_t>(lane) * kAges;
   NodeIx choice = kNil;
   double least = 0;
-  for (std::size_t age = 0; age < kAges; ++age) {
-    const Bucket& bucket = buckets_[base + age];
-    if (bucket.heap.empty()) continue;
-    const NodeIx node = bucket.heap.front();
-    const double value = by_age_ ? entries_[node].key : entries_[node].key * reuse_rate(now - entries_[node].last_use);
-    if (choice == kNil || value < least) {
-      choice = node;
-      least = value;
+  for (std::size_t what = 0; what < kReuseClasses; ++what) {
+    const std::size_t row = static_cast<std::size_t>(lane) * kReuseClasses + what;
+    if (occupied_[row] == 0) continue;
+    if (reuse_ != nullptr) graduate(row, now);
+    for (std::uint64_t left = occupied_[row]; left != 0; left &= left - 1) {
+      const auto age = static_cast<std::size_t>(std::countr_zero(left));
+      const NodeIx node = buckets_[row * kReuseAges + age].heap.front();
+      const double rate = reuse_ == nullptr ? 1 : reuse_->rate(static_cast<ReuseClass>(what), age);
+      const double value = entries_[node].key * rate;
+      if (choice == kNil || value < least) {
+        choice = node;
+        least = value;
+      }
     }
   }
+  best_value_ = reuse_ == nullptr ? 0 : least;
   return choice;
 }
 

@@ -49,14 +49,22 @@ CacheImpl::CacheImpl(CacheOptions options, CacheSeams seams, CacheListener* list
       device_(options.device_bytes),
       host_(options.host_bytes),
       traits_(traits_of(options.policy.name)),
-      victims_{make_eviction(options.policy, Tier::device), make_eviction(options.policy, Tier::host),
-               make_eviction(options.policy, Tier::nvme)} {
+      victims_{make_eviction(options.policy, Tier::device, &reuse_), make_eviction(options.policy, Tier::host, &reuse_),
+               make_eviction(options.policy, Tier::nvme, &reuse_)} {
   for (const auto& victims : victims_) victims->sees(index_);
   if (options_.policy.name == PolicyName::marconi_paper && !options_.policy.alpha) {
     const std::uint64_t bytes = options_.device_bytes > 0 ? options_.device_bytes : options_.host_bytes;
     tuner_ = std::make_unique<Tuner>(static_cast<double>(bytes), options_.background);
   }
   SC_ASSERT(options_.device_bytes > 0 || options_.host_bytes > 0);
+  // Between several tiers the prior decides: learning there slowed the choice and is left off.
+  const bool several = options_.host_bytes > 0 && (options_.device_bytes > 0 || !seams_.disks.empty());
+  traits_.learns = traits_.learns && !several;
+  if (traits_.learns) {
+    index_.remember(kRememberedTokens);
+  } else {
+    reuse_.only_prior();
+  }
   SC_ASSERT(seams_.disks.empty() == (seams_.catalog == nullptr));
   SC_ASSERT(seams_.disks.empty() || options_.host_bytes > 0);
   for (const Disk* disk : seams_.disks) disks_.emplace_back(disk->capacity());

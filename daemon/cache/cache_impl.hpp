@@ -5,6 +5,7 @@
 //   tails.cpp      the last whole block of a request, held for the next
 //   keyed.cpp      where tickets lie in the tree, and namespaces that are addressed by keys
 //   tiers.cpp      space, victims, dropping copies
+//   learning.cpp   wishes; uses, births and worth of resume points
 //   nodes.cpp      what policies that work node by node need
 //   transfers.cpp  loads, write-behind, copies down, catalog batches
 //   sweeps.cpp     flush, verify: work over everything, a bounded piece a step
@@ -24,6 +25,7 @@
 #include "tiers/space.hpp"
 
 #include <deque>
+#include <limits>
 #include <map>
 #include <memory_resource>
 #include <unordered_map>
@@ -32,10 +34,12 @@
 namespace statecached {
 
 inline constexpr std::size_t kSpareTickets = 256;           ///< ended ones kept for their memory
+inline constexpr double kAnyWorth = std::numeric_limits<double>::infinity();
 inline constexpr std::size_t kPointsMax = 16;               ///< depths in one answer
 inline constexpr std::uint64_t kDiskOpBytes = 1ULL << 20U;  ///< one transfer (limits.md 3)
 inline constexpr std::uint64_t kBatchBytes = 8ULL << 20U;   ///< one write-behind batch
 inline constexpr std::size_t kBatchesMax = 8;               ///< in flight
+inline constexpr std::uint64_t kRememberedTokens = 1ULL << 26U;  ///< of segments that hold nothing: 256 MiB
 inline constexpr std::uint32_t kTokensMax = 1U << 24U;      ///< of one sequence
 inline constexpr Nanos kSetbackFirst = std::chrono::milliseconds(100);
 inline constexpr Nanos kSetbackMost = std::chrono::seconds(30);
@@ -87,6 +91,7 @@ struct SpaceInfo {
   std::array<std::uint64_t, kTiers> bytes{};  ///< of those, by tier
   Speeds speeds;
   EngineSpeed speed;
+  double saves_ends = 1;                     ///< share of its requests that save a checkpoint behind their prompt
 };
 
 struct ClientInfo {
@@ -134,6 +139,11 @@ struct Ticket {
   std::vector<ClientIx> joined;
   std::uint16_t members = 1;
   std::uint16_t released = 0;
+  std::vector<double> wish_worth;   ///< keep values of what answer.wishes name
+  bool again = false;               ///< all of its prompt was known
+  bool could_counted = false;       ///< where it could have resumed from was counted as used
+  bool resumed_at = false;          ///< and so was where it did
+  bool saved_end = false;           ///< a checkpoint behind its prompt was asked for
   bool finished = false, tainted = false, lost = false;
   std::uint32_t open_slots = 0;
   std::uint32_t resumed = 0;             ///< tokens of the deepest lease it had
@@ -299,8 +309,9 @@ class CacheImpl {
   [[nodiscard]] bool present(Tier tier) const noexcept;
   [[nodiscard]] Tier below(Tier tier) const noexcept;  ///< the next lower tier present, or none
   [[nodiscard]] Space& space_of(Tier tier) { return tier == Tier::device ? device_ : host_; }
-  bool allocate(Tier tier, std::uint64_t bytes, bool contiguous, PageRuns& out, Instant now);
-  std::uint64_t evict(Tier tier, std::uint64_t bytes, Instant now);
+  /// Gives up what has a keep value below `worth` for it.
+  bool allocate(Tier tier, std::uint64_t bytes, bool contiguous, PageRuns& out, Instant now, double worth = kAnyWorth);
+  std::uint64_t evict(Tier tier, std::uint64_t bytes, Instant now, double worth = kAnyWorth);
   std::uint64_t evict_node(NodeIx node, Tier tier, std::uint64_t bytes, Instant now);
   void drop_copy(ObjectIx o, Tier tier, Reason reason, Instant now);
   void drop_everywhere(ObjectIx o, Reason reason, Instant now);
@@ -398,6 +409,7 @@ class CacheImpl {
   std::uint64_t clock_ = 0;                            ///< logical: lookups, insertions, evictions
   bool in_policy_ = false;
   bool quiet_ = false;                                 ///< a node is going as a whole: it is queued again at the end
+  Reuse reuse_;
   std::array<std::unique_ptr<EvictionPolicy>, kTiers> victims_;
   std::vector<SpaceInfo> spaces_;
   std::pmr::unsynchronized_pool_resource pool_;        ///< of small tables: what ended serves what begins
@@ -539,6 +551,14 @@ class CacheImpl {
   Reason check_want(const Ticket& ticket, const SpaceInfo& space, const WantItem& want) const;
   bool find_parents(const SpaceInfo& space, NodeIx node, const WantItem& want, std::uint32_t base, Object& object) const;
   void appear(ObjectIx o, Instant now);
+
+  // learning.cpp
+  void wished(Ticket& ticket, Position here, std::uint32_t resumable, std::uint32_t limit) const;
+  NodeIx could_resume(Ticket& ticket, const std::vector<NodeIx>& path, Instant now);
+  void born(Ticket& ticket, std::uint32_t turns, bool parts, Instant now);
+  [[nodiscard]] double worth_of(const Ticket& ticket, const WantItem& want) const;
+  void requeue_around(NodeIx node, Instant now);
+  [[nodiscard]] bool carries_checkpoint_above(ObjectIx o) const;
   void discard_unborn(ObjectIx o, Instant now);
   void close_slot(std::uint32_t slot);
   NodeIx add_domain_root(NamespaceIx ns, std::uint32_t number);

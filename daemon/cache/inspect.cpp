@@ -1,5 +1,4 @@
 #include "daemon/cache/cache_impl.hpp"
-#include "policy/victims.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -55,7 +54,7 @@ std::vector<ObjectStatus> CacheImpl::objects(std::optional<NamespaceIx> ns, std:
     status.bytes = object.bytes;
     for (std::size_t t = 0; t < kTiers; ++t) status.in[t] = object.in(t);
     status.age = now - node.last_use;
-    status.keep_value = Victims::reuse_rate(status.age) * terms(object.node, object.highest()).efficiency();
+    status.keep_value = reuse_.rate(reuse_class(index_, object.node), status.age) * terms(object.node, object.highest()).efficiency();
     status.holds = object.holds;
     out.push_back(status);
   }
@@ -104,7 +103,7 @@ std::vector<ExplainRow> CacheImpl::explain(std::span<const NodeIx> path, Positio
       row.seconds_saved = value.seconds_saved;
       row.bytes_freed = value.bytes_freed;
       row.age = now - node.last_use;
-      row.reuse_rate = Victims::reuse_rate(row.age);
+      row.reuse_rate = reuse_.rate(reuse_class(index_, ix), row.age);
       row.keep_value = row.reuse_rate * value.efficiency();
     }
     if (row.to < node.end) {

@@ -110,6 +110,9 @@ Position CacheImpl::match_ticket(Ticket& ticket, std::vector<NodeIx>& path) {
 /// False: it would lie deeper than positions go.
 bool CacheImpl::insert_ticket(Ticket& ticket, Instant now) {
   if (ticket.anchor.at == ticket.end() + ticket.offset()) return true;
+  const Node& old = index_.node(ticket.anchor.node);
+  const bool parts = ticket.anchor.at < old.end;
+  const std::uint32_t turns = !parts && old.ends ? old.turns + 1 : 0;
   Position leaf;
   if (ticket.keyed()) {
     const Position start = find_start(ticket);
@@ -123,6 +126,7 @@ bool CacheImpl::insert_ticket(Ticket& ticket, Instant now) {
   index_.unreference(ticket.anchor.node);
   ticket.anchor = leaf;
   follow_moves();
+  if (traits_.learns) born(ticket, turns, parts, now);
   return true;
 }
 

@@ -1,11 +1,8 @@
 // What a request gets: its depths, the one that is chosen, what that holds, and the lease.
 
 #include "daemon/cache/cache_impl.hpp"
-#include "policy/admission.hpp"
-#include "policy/clairvoyant.hpp"
 
 #include <algorithm>
-#include <numeric>
 
 namespace statecached {
 namespace {
@@ -20,21 +17,6 @@ void prefetch(const Resident& resident) noexcept {
 }
 
 }  // namespace
-
-void CacheImpl::touch(const std::vector<NodeIx>& path, NodeIx deepest, Instant now) {
-  // Marconi refreshes what was used, and closure protects its ancestors; LRU refreshes the whole path.
-  if (traits_.refresh_path) {
-    for (NodeIx node : path) {
-      stamp(node, now);
-      requeue(node, now);
-    }
-    return;
-  }
-  if (deepest == kNil) return;
-  stamp(deepest, now);
-  ++index_.node(deepest).hits;
-  requeue(deepest, now);
-}
 
 /// The depths that the ticket could resume from, into its answer and, with what each needs, into
 /// choices_, in the same order.
@@ -109,14 +91,15 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
   answer.usable = 0;
   answer.stored = scan_.stored() - offset;
   answer.state = TicketState::ready;
-  answer.wishes = wishes({ticket.prompt, here.at - offset, depths.empty() ? ticket.origin : depths.back().depth - offset, std::lcm(space.spec.checkpoint_grid, ticket.shape.tokens), ticket.keep_back, space.has_end, options_.policy.every_tokens}, options_.policy.admission);
-  if (options_.policy.admission == Admission::future && space.has_end) answer.wishes = options_.policy.future->partings(limit - offset, space.spec.checkpoint_grid);
+  wished(ticket, here, depths.empty() ? ticket.origin : depths.back().depth - offset, limit - offset);
   list_choices(ticket, depths);
   const std::span<Choice> choices = std::span(choices_).first(depths.size());
   const double rate = space.speeds.engine_flops;
   const double from_zero = options_.follow_verdict ? space.spec.cost.flops(base, size) / rate : 0;
   std::sort(choices.begin(), choices.end(), [](const Choice& a, const Choice& b) { return a.seconds < b.seconds; });
-  touch(path, kNil, now);
+  ticket.again = here.at >= size;
+  const NodeIx could = traits_.learns ? could_resume(ticket, path, now) : kNil;
+  if (traits_.refresh_path) touch(path, kNil, now);
   policy_time.reset();
   bool room_made = false;
   const auto still_there = [&](const Choice& choice) {
@@ -184,7 +167,11 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
       for (ObjectIx o : choice.to_load) loads_[o].waiters.push_back(ticket.name);
       start_loads(ticket, fresh, now);
     }
-    if (ticket.chosen > 0 && !traits_.refresh_path) touch(path, index_.node_at(here.node, choice.depth), now);
+    if (ticket.chosen > 0 && !traits_.refresh_path && !(traits_.learns && ticket.resumed_at)) {
+      const NodeIx from = index_.node_at(here.node, choice.depth);
+      if (from != could) touch(path, from, now);
+      ticket.resumed_at = true;
+    }
     break;
   }
   if (ticket.want_lease && ticket.loading == 0) make_lease(ticket, now);

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <bit>
 #include <fmt/format.h>
-#include <numeric>
 
 namespace statecached {
 
@@ -133,6 +132,7 @@ CacheImpl::TicketMap::node_type CacheImpl::new_ticket() {
   keep(fresh.joined, old.joined);
   keep(fresh.answer.points, old.answer.points);
   keep(fresh.answer.wishes, old.answer.wishes);
+  keep(fresh.wish_worth, old.wish_worth);
   old = std::move(fresh);
   return node;
 }
@@ -342,6 +342,7 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   if (const Reason reason = check_want(ticket, space, asked); reason != Reason::none) return refuse(GrantKind::declined, reason);
   if (!clients_[client].member.may_write) return refuse(GrantKind::declined, Reason::read_only);
   const Group& group = space.spec.groups[asked.group];
+  if (group.need == Need::end && asked.end > ticket.prompt) ticket.saved_end = true;
 
   // The whole sequence goes into the tree at once; a checkpoint makes a node end at its position.
   if (!insert_ticket(ticket, now)) return refuse(GrantKind::declined, Reason::bad_range);
@@ -379,7 +380,7 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   PageRuns runs;
   Tier home = present(Tier::device) ? Tier::device : Tier::host;
   const std::uint64_t evictions = counters_.evictions;
-  if (!allocate(home, object.bytes, group.contiguous, runs, now)) {
+  if (!allocate(home, object.bytes, group.contiguous, runs, now, worth_of(ticket, asked))) {
     if (home == Tier::host || !present(Tier::host)) return refuse(GrantKind::no_space, Reason::capacity);
     home = Tier::host;
     if (!allocate(home, object.bytes, group.contiguous, runs, now)) return refuse(GrantKind::no_space, Reason::capacity);
@@ -393,7 +394,12 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   }
   NodeIx node = index_.node_at(ticket.anchor.node, want.end);
   if (group.need == Need::end) {
+    const bool inside = want.end < index_.node(node).end;
     node = index_.split({node, want.end});
+    if (inside && traits_.learns) {
+      stamp(node, now);
+      reuse_.born(index_, node);
+    }
     if (ticket.anchor.at == want.end) {
       index_.reference(node);
       index_.unreference(ticket.anchor.node);
@@ -543,6 +549,7 @@ void CacheImpl::appear(ObjectIx o, Instant now) {
       if (parent != kNil) unhold(parent, now);
     }
     requeue(object.node, now);
+    if (object.need == Need::end) requeue_around(object.node, now);
     if (object.need != Need::end) {  // shorter blocks of the same cell on this path are no longer needed
       std::vector<ObjectIx> shorter;
       for (NodeIx n = object.node;; n = index_.node(n).parent) {
@@ -598,6 +605,7 @@ Result<> CacheImpl::finish(ClientIx client, const TicketName& name, std::uint32_
   ticket->finished = true;
   let_go_tails(*ticket, now);
   SpaceInfo& space = spaces_[ticket->space];
+  if (ticket->end() > ticket->prompt) space.saves_ends += ((ticket->saved_end ? 1 : 0) - space.saves_ends) / 16;
   if (prefilled > 0 && prefilled <= ticket->prompt && prefill.count() > 0) {
     const double flops = space.spec.cost.flops(ticket->prompt - prefilled, ticket->prompt);
     space.speed.add(flops, seconds(prefill));

@@ -18,12 +18,12 @@ Tier CacheImpl::below(Tier tier) const noexcept {
 }
 
 /// Space in a memory tier, giving up clean victims for it. All or nothing.
-bool CacheImpl::allocate(Tier tier, std::uint64_t bytes, bool contiguous, PageRuns& out, Instant now) {
+bool CacheImpl::allocate(Tier tier, std::uint64_t bytes, bool contiguous, PageRuns& out, Instant now, double worth) {
   Space& space = space_of(tier);
   if (bytes > space.capacity()) return false;
   while (!space.allocate(bytes, contiguous, out)) {
     const std::uint64_t missing = bytes > space.available() ? bytes - space.available() : bytes;
-    if (evict(tier, missing, now) == 0) return false;
+    if (evict(tier, missing, now, worth) == 0) return false;
   }
   return true;
 }
@@ -32,7 +32,7 @@ bool CacheImpl::allocate(Tier tier, std::uint64_t bytes, bool contiguous, PageRu
 /// makes room. Refusing what comes would cost more: it is newer, and all that hangs on it is refused too.
 bool CacheImpl::writes_behind() const noexcept { return nvme_down_ || batches_.size() >= kBatchesMax; }
 
-std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now) {
+std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now, double worth) {
   std::uint64_t freed = 0;
   EvictionPolicy& victims = *victims_[index(tier)];
   while (freed < bytes) {
@@ -42,7 +42,7 @@ std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now) {
       node = victims.best(Lane::clean, now);
       if (node == kNil && tier == Tier::host && writes_behind()) node = victims.best(Lane::dirty, now);
     }
-    if (node == kNil) break;
+    if (node == kNil || (worth < kAnyWorth && victims.best_value() >= worth)) break;
     const std::uint64_t got = traits_.whole_nodes ? evict_whole(node, tier, now) : evict_node(node, tier, bytes - freed, now);
     freed += got;
     requeue(node, now);
@@ -82,6 +82,8 @@ bool CacheImpl::next_victim(NodeIx ix, Tier tier, ObjectIx& victim) const {
       continue;
     }
     if (object.holds == 0 && object.state == ObjectState::visible && index_.may_leave(object, tier)) {
+      const bool lost = object.tiers == 1U << index(tier) && droppable(*it, tier);
+      if (traits_.learns && lost && carries_checkpoint_above(*it)) return false;
       victim = *it;
       return true;
     }
@@ -131,6 +133,7 @@ void CacheImpl::drop_copy(ObjectIx o, Tier tier, Reason reason, Instant now) {
   }
   ++counters_.evicted[index(tier)][static_cast<std::size_t>(reason)];
   const NodeIx node = object.node;
+  const bool state = object.need == Need::end;
   std::array<ObjectIx, kEveryGroupsMax> parents = object.parents;
   if (object.tiers == 0) {
     counters_.bytes_dropped += bytes;
@@ -145,6 +148,7 @@ void CacheImpl::drop_copy(ObjectIx o, Tier tier, Reason reason, Instant now) {
     if (parent == kNil || (quiet_ && index_.object(parent).node == node)) continue;
     requeue(index_.object(parent).node, now);
   }
+  if (state && index_.node(node).alive) requeue_around(node, now);
 }
 
 void CacheImpl::drop_everywhere(ObjectIx o, Reason reason, Instant now) {
@@ -294,6 +298,7 @@ void CacheImpl::requeue(NodeIx ix, Instant now) {
     candidate.hits = node.hits;
     candidate.held = held;
     if (!held) candidate.content = std::hash<ObjectId>{}(residents_[victim].id);
+    if (traits_.learns) candidate.reuse = reuse_class(index_, ix);
     victims.put(candidate, now);
   }
 }
