@@ -1,7 +1,9 @@
 """Each field of what goes in: that it arrives, by what it changes. tests/capi/fields_test.cpp is the same in C."""
 
 import gc
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import statecache as sc
@@ -186,3 +188,15 @@ def test_several_runs_of_memory(daemon):
             assert all(view.readonly for view in piece.views())
         del slot, piece
         gc.collect()
+
+
+def test_the_readme(daemon):
+    """Its program runs."""
+    text = (Path(__file__).parents[2] / "client" / "python" / "README.md").read_text()
+    program = text.split("```python\n")[1].split("```")[0]
+    assert "/run/statecached/control.sock" in program
+    program = program.replace("/run/statecached/control.sock", daemon.socket)
+    names = {"tokens": list(range(50)), "n": 40, "state": np.full(8 << 20, 2.5, np.float16)}
+    exec(compile(program, "README.md", "exec"), names)
+    (slot,) = names["slots"]
+    assert slot.granted and slot.bytes == 16 << 20
