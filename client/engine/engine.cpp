@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <ctime>
 #include <memory>
 
 namespace statecached::engine {
@@ -14,6 +15,31 @@ using statecache::Grant;
 constexpr std::size_t kWantsAtOnce = 256;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+/// Of this thread.
+double cpu_seconds() {
+  timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+/// Adds the time until its end to one part of what the cache took.
+class InCache {
+ public:
+  InCache(double& part, Turn& turn) : part_(part), turn_(turn) {}
+  InCache(const InCache&) = delete;
+  InCache& operator=(const InCache&) = delete;
+  ~InCache() {
+    part_ += seconds_since(start_);
+    turn_.cache_cpu += cpu_seconds() - cpu_;
+  }
+
+ private:
+  double& part_;
+  Turn& turn_;
+  Clock::time_point start_ = Clock::now();
+  double cpu_ = cpu_seconds();
+};
 
 }  // namespace
 
@@ -52,23 +78,28 @@ void Engine::restore(const Request& request, Turn& turn) {
   if (options_.fault != Fault::domains_mixed) ask.domain = domain_of(request.adapter, request.salt);
   statecache::Limits limits;
   limits.hold = statecache::Hold::lease;
-  const auto ticket = session_->begin(ask, limits);
-  if (!good(ticket.status(), "begin", turn)) {
+  const auto lease = [&]() -> statecache::Result<statecache::Lease> {
+    const InCache timed(turn.find, turn);
+    const auto ticket = session_->begin(ask, limits);
+    if (!ticket) return ticket.status();
+    ticket_ = *ticket;
+    return session_->wait_lease(ticket_, options_.patience);
+  }();
+  const InCache timed(turn.load, turn);
+  bool whole = good(lease.status(), ticket_ == 0 ? "begin" : "lease", turn);
+  if (ticket_ == 0) {
     if (team_ != nullptr) team_->reset(request.adapter);
     return;
   }
-  ticket_ = *ticket;
-  const auto lease = session_->wait_lease(ticket_, options_.patience);
   if (team_ != nullptr) {
     // Only now: a worker that joins before the daemon has seen begin() finds no such ticket.
     const auto name = session_->ref(ticket_);
     if (good(name.status(), "ref", turn)) team_->begin(*name, request.adapter);
   }
-  bool whole = good(lease.status(), "lease", turn);
   if (whole && lease->tokens > 0) {
     for (const statecache::Piece& piece : lease->pieces) {
       const std::uint32_t end = piece.first + piece.valid;
-      whole = whole && load(model_, sequence_, piece.group, piece.first, end, piece.where);
+      whole = whole && engine::load(model_, sequence_, piece.group, piece.first, end, piece.where);
       const auto tier = static_cast<std::size_t>(piece.tier);
       turn.lowest = std::max(turn.lowest, piece.tier);
       if (piece.group == groups_.attention && tier < turn.by_tier.size()) turn.by_tier[tier] += piece.valid;
@@ -114,31 +145,43 @@ void Engine::advance(std::span<const Token> tokens, const Request& request, Turn
 }
 
 /// In chunks, cut at every position where a checkpoint is wished for: there the state is saved as it passes.
+/// The space is asked for before the chunk is computed, so that the answer is there when it is done.
 void Engine::prefill(const Request& request, Turn& turn, std::span<const std::uint32_t> wishes) {
   std::set<std::uint32_t> stops(wishes.begin(), wishes.end());
   const auto size = static_cast<std::uint32_t>(request.prompt.size());
-  double saving = 0;
-  const auto start = Clock::now();
   while (sequence_.length < size) {
     const std::uint32_t here = sequence_.length;
     const auto stop = stops.upper_bound(here);
     std::uint32_t end = std::min(here + options_.chunk, size);
     if (stop != stops.end()) end = std::min(end, *stop);
+    const bool last = end == size && request.generate == 1;
+    if (last || (stop != stops.end() && end == *stop && end < size)) reserve(turn, end, last);
+    const auto start = Clock::now();
     advance(request.prompt.subspan(here, end - here), request, turn);
-    if (stop != stops.end() && end == *stop && end < size) {
-      const auto from = Clock::now();
-      save(turn, false);
-      saving += seconds_since(from);
-    }
+    turn.prefill += seconds_since(start);
+    if (!last) save(turn);
   }
-  turn.prefill = seconds_since(start) - saving;
-  turn.cache += saving;
 }
 
-/// Blocks that have become whole (at the end: all), and the state as it is now. Parents first.
-std::vector<statecache::Want> Engine::wants(bool last) {
+/// The tokens that follow. Space for the end of the sequence is asked for before its last step, as in prefill. (An
+/// engine that learns from a step that it was the last one asks then, and waits when it has answered its user.)
+void Engine::decode(const Request& request, Turn& turn) {
+  while (turn.generated.size() < request.generate) {
+    const Token next = turn.generated.back();
+    if (ticket_ != 0 && turn.generated.size() + 1 == request.generate) {
+      good(session_->append(ticket_, turn.generated), "append", turn);
+      appended_ = static_cast<std::uint32_t>(turn.generated.size());
+      reserve(turn, sequence_.length + 1, true);
+    }
+    advance({&next, 1}, request, turn);
+    turn.generated.push_back(most_likely(logits_));
+  }
+  save(turn);
+}
+
+/// Blocks that are whole after `here` tokens (at the end: all), and the state there. Parents first.
+std::vector<statecache::Want> Engine::wants(std::uint32_t here, bool last) {
   std::vector<statecache::Want> out;
-  const std::uint32_t here = sequence_.length;
   const std::uint32_t cell = options_.block_tokens;
   const auto add = [&](std::uint16_t group, std::uint32_t first, std::uint32_t end) {
     statecache::Want want;
@@ -195,23 +238,54 @@ void Engine::fill(const statecache::Slot& slot, Turn& turn, std::vector<statecac
   ++turn.stored;
 }
 
-void Engine::save(Turn& turn, bool last) {
+void Engine::reserve(Turn& turn, std::uint32_t here, bool last) {
   if (ticket_ == 0) return;
-  const std::vector<statecache::Want> all = wants(last);
+  const InCache timed(turn.reserve, turn);
+  const std::vector<statecache::Want> all = wants(here, last);
   for (std::size_t at = 0; at < all.size(); at += kWantsAtOnce) {
     const auto part = std::span(all).subspan(at, std::min(kWantsAtOnce, all.size() - at));
-    if (!good(session_->reserve(ticket_, part), "reserve", turn)) return;
-    const auto slots = session_->wait_slots(ticket_, options_.patience);
-    if (!good(slots.status(), "reserve", turn)) return;
-    std::vector<statecache::Filled> filled;
-    for (const statecache::Slot& slot : *slots) {
-      if (slot.grant == Grant::granted) fill(slot, turn, filled);
-      if (slot.grant == Grant::declined || slot.grant == Grant::no_space) ++turn.refused;
-    }
-    if (!filled.empty()) good(session_->commit(filled), "commit", turn);
-    if (team_ != nullptr && !filled.empty())
-      good(team_->save(static_cast<std::uint32_t>(filled.size()), options_.patience), "a worker's save", turn);
+    if (!good(session_->reserve(ticket_, part), "reserve", turn)) break;
+    asked_ = true;
   }
+}
+
+/// Fills what reserve() was granted with the sequence as it is now.
+void Engine::save(Turn& turn) {
+  if (!asked_) return;
+  asked_ = false;
+  const auto slots = [&] {
+    const InCache timed(turn.reserve, turn);
+    return session_->wait_slots(ticket_, options_.patience);
+  }();
+  const InCache timed(turn.store, turn);
+  if (!good(slots.status(), "reserve", turn)) return;
+  std::vector<statecache::Filled> filled;
+  for (const statecache::Slot& slot : *slots) {
+    if (slot.grant == Grant::granted) fill(slot, turn, filled);
+    if (slot.grant == Grant::declined || slot.grant == Grant::no_space) ++turn.refused;
+  }
+  if (!filled.empty()) {
+    good(session_->commit(filled), "commit", turn);
+    if (team_ != nullptr) good(team_->save(static_cast<std::uint32_t>(filled.size()), options_.patience), "a worker's save", turn);
+  }
+}
+
+void Engine::end(const Request& request, Turn& turn) {
+  if (ticket_ == 0) return;
+  const InCache timed(turn.end, turn);
+  // The last token generated was never fed: its state is not computed.
+  good(session_->append(ticket_, std::span(turn.generated).subspan(appended_), {}, sequence_.length), "append", turn);
+  if (request.keep_open) {
+    turn.ticket = ticket_;
+  } else {
+    statecache::Report report;
+    report.computed = sequence_.length;
+    report.prefilled = static_cast<std::uint32_t>(request.prompt.size()) - turn.hit;
+    report.prefill = std::chrono::duration_cast<statecache::Micros>(std::chrono::duration<double>(turn.prefill));
+    good(session_->finish(ticket_, report), "finish", turn);
+    good(session_->release(ticket_), "release", turn);
+  }
+  if (team_ != nullptr) team_->end();
 }
 
 Turn Engine::serve(const Request& request) {
@@ -221,6 +295,8 @@ Turn Engine::serve(const Request& request) {
   sequence_ = model_.start(request.adapter);
   logits_.assign(kVocabulary, 0.0F);
   ticket_ = 0;
+  appended_ = 0;
+  asked_ = false;
   window_cells_.clear();
   std::vector<std::uint32_t> wishes;
   if (session_ != nullptr) {
@@ -229,35 +305,14 @@ Turn Engine::serve(const Request& request) {
       wishes = session_->poll(ticket_).wishes;
       std::erase_if(wishes, [&](std::uint32_t wish) { return wish <= turn.hit || wish >= size; });
     }
-    turn.cache = seconds_since(start);
   }
   saved_ = turn.hit;
   prefill(request, turn, wishes);
-  Token next = most_likely(logits_);
+  turn.generated.push_back(most_likely(logits_));
   turn.first_token = seconds_since(start);
-  turn.generated.push_back(next);
-  while (turn.generated.size() < request.generate) {
-    advance({&next, 1}, request, turn);
-    next = most_likely(logits_);
-    turn.generated.push_back(next);
-  }
-  if (ticket_ != 0) {
-    const auto from = Clock::now();
-    // The last token generated was never fed: its state is not computed.
-    if (good(session_->append(ticket_, turn.generated, {}, sequence_.length), "append", turn)) save(turn, true);
-    if (request.keep_open) {
-      turn.ticket = ticket_;
-    } else {
-      statecache::Report report;
-      report.computed = sequence_.length;
-      report.prefilled = size - turn.hit;
-      report.prefill = std::chrono::duration_cast<statecache::Micros>(std::chrono::duration<double>(turn.prefill));
-      good(session_->finish(ticket_, report), "finish", turn);
-      good(session_->release(ticket_), "release", turn);
-    }
-    if (team_ != nullptr) team_->end();
-    turn.cache += seconds_since(from);
-  }
+  decode(request, turn);
+  end(request, turn);
+  turn.cache = turn.find + turn.load + turn.reserve + turn.store + turn.end;
   turn.last_logits = logits_;
   turn.whole = seconds_since(start);
   return turn;

@@ -41,7 +41,13 @@ struct Turn {
   statecache::Tier lowest = statecache::Tier::device;  ///< of `hit`: the lowest tier that any part of it lay in
   double first_token = 0;                   ///< seconds from the request to the first token
   double prefill = 0;                       ///< of these: computing
-  double cache = 0;                         ///< in all: find, load, copy, save: what computing did not take
+  double cache = 0;                         ///< in all, `find` to `end`: what computing did not take
+  double find = 0;                          ///< of these: begin, and waiting for the lease
+  double load = 0;                          ///< copying what was leased
+  double reserve = 0;                       ///< asking for space, and waiting for what is not answered yet
+  double store = 0;                         ///< copying into it, and commit
+  double end = 0;                           ///< append, finish, release
+  double cache_cpu = 0;                     ///< of `cache`: on the processor; the rest was waiting
   double whole = 0;
   std::uint32_t stored = 0, refused = 0;    ///< objects
   std::uint32_t cache_errors = 0;
@@ -68,9 +74,12 @@ class Engine {
  private:
   void restore(const Request& request, Turn& turn);
   void prefill(const Request& request, Turn& turn, std::span<const std::uint32_t> wishes);
+  void decode(const Request& request, Turn& turn);
   void advance(std::span<const Token> tokens, const Request& request, Turn& turn);
-  void save(Turn& turn, bool last);
-  [[nodiscard]] std::vector<statecache::Want> wants(bool last);
+  void reserve(Turn& turn, std::uint32_t here, bool last);
+  void save(Turn& turn);
+  void end(const Request& request, Turn& turn);
+  [[nodiscard]] std::vector<statecache::Want> wants(std::uint32_t here, bool last);
   void fill(const statecache::Slot& slot, Turn& turn, std::vector<statecache::Filled>& filled);
   bool good(const statecache::Status& status, const char* what, Turn& turn);
 
@@ -85,6 +94,8 @@ class Engine {
   std::vector<float> logits_;
   statecache::TicketId ticket_ = 0;
   std::uint32_t saved_ = 0;                 ///< KV of so many tokens was offered
+  std::uint32_t appended_ = 0;              ///< of what was generated, the daemon has so many
+  bool asked_ = false;                      ///< there is a reserve whose slots are not taken
   std::set<std::uint32_t> window_cells_;    ///< blocks of the window group that a checkpoint needs, still to be saved
 };
 

@@ -29,6 +29,8 @@ int bench_overhead(const Options& options, const Model& model, statecache::Sessi
 /// Bytes of the text files below a folder, in order of their paths, each cut to `most` bytes.
 [[nodiscard]] std::vector<std::vector<Token>> documents_in(const std::string& folder, std::size_t least, std::size_t most);
 [[nodiscard]] std::vector<Token> bytes_of(std::string_view text);
+/// `size` bytes of text that no other number has: each line begins with it.
+[[nodiscard]] std::vector<Token> text_of(std::uint64_t number, std::uint32_t size);
 /// The same tokens generated, and the last logits bit for bit the same.
 [[nodiscard]] bool same(const Turn& a, const Turn& b);
 

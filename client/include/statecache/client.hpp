@@ -12,8 +12,11 @@
 // Fork: a Session is of no use in a forked child, every call there fails with Errc::closed.
 // The daemon's end: every ticket answers State::lost, every call Errc::closed, at once; attach anew.
 // Exceptions: none leave this library; out of memory ends the process.
+// Units: tokens for positions, lengths and depths, counted from the beginning of the sequence; bytes for sizes;
+// Micros for times, which are limits from now on.
 // Errors that any function may give, and that are not repeated below: closed; busy (the ring is full;
-// nothing was sent); not_found (no such ticket).
+// nothing was sent); not_found (no such ticket, or one that has ended); invalid_argument (more items than one
+// record can carry: split them). What the daemon alone can see is refused later: settle() tells.
 
 #include "statecache/export.hpp"
 #include "statecache/status.hpp"
@@ -46,16 +49,18 @@ inline constexpr std::uint32_t kUnknown = std::numeric_limits<std::uint32_t>::ma
 enum class Need : std::uint8_t { every = 0, last = 1, end = 2 };
 
 struct Group {
-  std::string name;
+  std::string name;                 ///< 1 to 255 bytes, each name once
   Need need = Need::every;
-  std::uint32_t block_tokens = 64;  ///< ignored for Need::end
+  std::uint32_t block_tokens = 64;  ///< block k holds tokens [k block_tokens, (k + 1) block_tokens), or the part
+                                    ///< of them that exists; ignored for Need::end
   std::uint32_t window = 0;         ///< tokens, for Need::last
   std::uint32_t lookahead = 0;      ///< an object that ends at e serves resuming at e - lookahead (drafts that
                                     ///< look ahead); its bytes depend on tokens [0, e)
-  std::uint64_t max_bytes = 0;      ///< largest payload of one shard of one object
-  std::uint16_t shards = 1;
+  std::uint64_t max_bytes = 0;      ///< largest payload of one shard of one object: all layers of the group
+  std::uint16_t shards = 1;         ///< 1 to 64; an object is there when all its shards are
   bool contiguous = false;          ///< one shard must lie in one Extent
-  bool token_major = true;          ///< a partial block needs only its share of max_bytes
+  bool token_major = true;          ///< a partial block needs only its share of max_bytes, and the beginning of
+                                    ///< a block is that of a shorter one
 };
 
 /// FLOPs of prefilling tokens a..b: c0 + c1 (b-a) + c2 (b^2-a^2), and the same with window_c2 for groups
@@ -74,8 +79,11 @@ struct NamespaceSpec {
   std::vector<Group> groups;                ///< at most 8
   std::uint32_t resume_grid = 1;            ///< resume only at multiples of it
   std::uint32_t checkpoint_grid = 1;        ///< checkpoints only at multiples of it
-  std::uint32_t checkpoints_per_chunk = 0;  ///< 0: no limit
-  Cost cost;
+  std::uint32_t checkpoints_per_chunk = 0;  ///< how many the engine can take in one chunk of a prefill; 0: any. It
+                                            ///< names the engine's habit; which wishes it follows is the engine's
+                                            ///< choice, who knows its chunks: they come best first
+  Cost cost;                                ///< what reports of prefill times are compared with; not a part of the
+                                            ///< namespace's identity, nor is `name`
   Addressing addressing = Addressing::tokens;
   std::uint32_t tokens_per_key = 0;         ///< keyed only: one key stands for so many tokens
   std::uint8_t key_bytes = 0;               ///< keyed only: 16 to 32
@@ -84,17 +92,19 @@ struct NamespaceSpec {
 /// This process within the engine. Processes with the same `engine` may share tickets.
 struct Member {
   Digest engine{};
-  std::uint16_t rank = 0;
-  std::uint16_t world = 1;
-  std::vector<std::uint16_t> shard;  ///< its shard of each group; empty: shard 0 of all
+  std::uint16_t rank = 0;            ///< below `world`
+  std::uint16_t world = 1;           ///< processes of the engine that attach
+  std::vector<std::uint16_t> shard;  ///< its shard of each group, below Group::shards; empty: shard 0 of all. Two
+                                     ///< members may hold the same shard of a group: one of them writes it
   std::string program;               ///< for people
 };
 
 // ---- asking ------------------------------------------------------------------------------------
 
+/// What else the state depends on. Another domain shares nothing, from the first token on.
 struct Domain {
-  Digest adapter{};
-  Digest salt{};
+  Digest adapter{};  ///< a LoRA; zero: none
+  Digest salt{};     ///< a tenant, a user; zero: shared by all
 };
 /// Tokens [at, at + length) stand for other content (an image). Sorted, not overlapping.
 struct Mark {
@@ -103,7 +113,8 @@ struct Mark {
   Digest content{};
   bool atomic = false;  ///< never resumed strictly inside
 };
-/// Already in the engine: KV of the first `every` tokens; the state after `end` tokens.
+/// Already in the engine: KV of the first `every` tokens; the state after `end` tokens. It is neither loaded nor
+/// leased.
 struct Have {
   std::uint32_t every = 0;
   std::uint32_t end = 0;
@@ -113,10 +124,10 @@ enum class Hold : std::uint8_t { none = 0, soft = 1, lease = 2 };
 struct Limits {
   Have have;
   Hold hold = Hold::soft;
-  std::uint32_t keep_back = 1;       ///< tokens always left to compute
-  std::uint32_t at_most = kUnknown;  ///< tokens
-  Micros deadline{};                 ///< from now; loads that cannot make it are not started. 0: none
-  std::uint8_t priority = 50;
+  std::uint32_t keep_back = 1;       ///< tokens always left to compute; 0 is taken as 1: the last one gives the logits
+  std::uint32_t at_most = kUnknown;  ///< resume no deeper
+  Micros deadline{};                 ///< from now; a prefetch (Hold::soft) that cannot make it is not started. 0: none
+  std::uint8_t priority = 50;        ///< 0 to 100. The daemon of this version takes no notice of it
   std::uint16_t members = 0;         ///< processes that will join; 0: all of the engine
 };
 struct Ask {
@@ -202,7 +213,7 @@ class Extents {
 
 /// This member's shard of one object under a lease.
 struct Piece {
-  std::uint16_t group = 0;
+  std::uint16_t group = 0;     ///< index into NamespaceSpec::groups
   std::uint16_t shard = 0;
   std::uint32_t first = 0;     ///< block: its first token; checkpoint: state after so many
   std::uint32_t valid = 0;     ///< block: tokens that count here; checkpoint: 0
@@ -210,8 +221,8 @@ struct Piece {
   std::uint64_t bytes = 0;     ///< payload; the sum of `where`
   Extents where;
 };
-/// A block [first, end) with first a multiple of the group's block_tokens, or, with first == end, the
-/// state after `end` tokens.
+/// A block [first, end) with first a multiple of the group's block_tokens and at most block_tokens long, or, with
+/// first == end, the state after `end` tokens (of a group that looks ahead: the state for resuming at end - lookahead).
 struct Want {
   std::uint16_t group = 0;
   std::uint32_t first = 0;
@@ -223,8 +234,9 @@ enum class Grant : std::uint8_t {
   granted = 1,    ///< write, then commit
   exists = 2,     ///< stored already
   in_flight = 3,  ///< another is writing it
-  declined = 4,   ///< not worth keeping, tainted, read-only, or what it hangs on is missing
-  no_space = 5,
+  declined = 4,   ///< not worth keeping, tainted, read-only, out of range, or what it hangs on is missing: a block
+                  ///< hangs on the block before it, a state on the whole blocks of Need::every below it
+  no_space = 5,   ///< all that is there is in use, or not yet saved elsewhere
 };
 /// The answer to one Want (this member's shard), or, unasked, the shard of an object that another member of
 /// the ticket reserved.
@@ -247,16 +259,16 @@ struct Memory {
   std::uint16_t group = 0;
   std::uint32_t at = 0;        ///< first token of the block; tokens before the state
   std::uint32_t valid = 0;     ///< write_from: tokens in the block; ignored for a state
-  std::span<const Extent> pieces;
+  std::span<const Extent> pieces;  ///< in order; their sizes add up to the payload's, or to more (read_into)
 };
 struct Lease {
   std::uint32_t tokens = 0;    ///< resume here; 0: compute all
   std::vector<Piece> pieces;   ///< token order
 };
 struct Report {
-  std::uint32_t computed = 0;   ///< tokens whose state was computed, all in all
-  std::uint32_t prefilled = 0;  ///< of the prompt
-  Micros prefill{};             ///< time it took; teaches the daemon what recomputing costs
+  std::uint32_t computed = 0;   ///< tokens whose state was computed, all in all, generated ones included
+  std::uint32_t prefilled = 0;  ///< of the prompt: what was not restored
+  Micros prefill{};             ///< time it took; teaches the daemon what recomputing costs. 0: not measured
 };
 /// A ticket's name across processes of one engine: plain bytes.
 struct TicketRef {
@@ -281,38 +293,46 @@ class STATECACHE_API Session {
   /// socket), permission, invalid_argument (the spec; the text says what), version, no_space, timeout.
   static Result<Session> attach(std::string_view socket, const NamespaceSpec& spec, const Member& member,
                                 Micros timeout = std::chrono::seconds(10)) noexcept;
+  /// What was moved from may only be destroyed or assigned to.
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
-  /// Ends the connection: what this process held comes back to the daemon when the process ends.
+  /// Ends the connection and unmaps the arenas: no Extent of this Session may be used any more. What this process
+  /// held comes back to the daemon when the process ends.
   ~Session();
 
   /// False once the daemon has gone: looks at the socket at each call.
   [[nodiscard]] bool connected() const noexcept;
   /// The namespace as people see it: its name, or name@first-8-hex where that is ambiguous.
   [[nodiscard]] const std::string& name() const noexcept;
-  [[nodiscard]] std::uint64_t epoch() const noexcept;    ///< of the daemon's run
-  [[nodiscard]] bool writable() const noexcept;          ///< slots can be written in place
+  /// Of the daemon's run: another number after a restart.
+  [[nodiscard]] std::uint64_t epoch() const noexcept;
+  /// Slots can be written in place. Else everything is read in place, and reserve declines.
+  [[nodiscard]] bool writable() const noexcept;
+  /// Of this Session since attach; each grows by itself, so that they need not fit together.
   [[nodiscard]] Counters counters() const noexcept;
 
   // ---- find ----
   /// Posts one record with the tokens. The ticket answers State::pending until the daemon has matched.
-  /// Errors: invalid_argument (more tokens than the ring's area holds; use parent and append).
+  /// Errors: invalid_argument (more tokens than the ring's area holds: use parent and append; a namespace of keys);
+  /// not_found (no such parent). Marks that overlap, or a parent_tokens beyond the parent's end: settle() tells.
   Result<TicketId> begin(const Ask& ask, const Limits& limits = {}) noexcept;
   /// The same for a namespace that is addressed by keys. Limits::keep_back does not count there: keys name
-  /// whole pages of a prompt that goes on.
+  /// whole pages of a prompt that goes on. Errors: invalid_argument (a namespace of tokens; a key with bytes after
+  /// its key_bytes).
   Result<TicketId> begin(const KeyRun& run, const Limits& limits = {}) noexcept;
   /// The latest answer, without a round trip. Depths that the engine itself has (`have`: the lesser of
   /// its parts, as far as the namespace has such groups) are left out: best and usable are 0 unless deeper.
   /// An unknown ticket answers State::lost.
   [[nodiscard]] Answer poll(TicketId ticket, Have have = {}) const noexcept;
-  /// As poll, once the state is ready, failed or lost, or the time is over. A refresh is waited for.
+  /// As poll, once the state is ready, failed or lost, or the time is over: then the state is still pending or
+  /// loading, which is no error. A refresh is waited for.
   [[nodiscard]] Answer wait(TicketId ticket, Micros timeout, Have have = {}) const noexcept;
   /// Matches again: what others stored since. Errors: the first that failed; the others were sent.
   Status refresh(std::span<const TicketId> tickets) noexcept;
   /// Asks to lease the deepest ready depth of at most `at_most` tokens, and to drop the rest. What is
-  /// still loading is not waited for. The lease comes by wait_lease.
+  /// still loading is not waited for. The lease comes by wait_lease; one of 0 tokens when nothing was ready.
   Status acquire(TicketId ticket, std::uint32_t at_most = kUnknown, Have have = {}) noexcept;
 
   // ---- read ----
@@ -320,29 +340,37 @@ class STATECACHE_API Session {
   /// wait_lease or settle): a join that overtakes it finds no such ticket.
   Result<TicketRef> ref(TicketId ticket) const noexcept;
   /// Becomes a member of the ticket; its lease, when there is one, comes by wait_lease.
-  /// A name that the daemon does not know shows as State::lost.
+  /// A name that the daemon does not know, or another engine's, shows as State::lost. Errors: invalid_argument (the
+  /// zero name); already_exists (this Session has that ticket).
   Result<TicketId> join(const TicketRef& ref) noexcept;
   /// The lease that begin(Hold::lease), acquire or join asked for. Errors: timeout; what the daemon
   /// refused acquire with; not_found when the ticket was lost; invalid_argument when none was asked for.
   Result<Lease> wait_lease(TicketId ticket, Micros timeout) const noexcept;
-  /// The same into a Lease that is kept: its memory is used again, so that in time nothing allocates.
+  /// The same into a Lease that is kept: its memory is used again, so that in time nothing allocates. On an error it
+  /// is as it was.
   Status wait_lease(TicketId ticket, Micros timeout, Lease& into) const noexcept;
-  /// The same without waiting. Errors: busy while there is none.
+  /// Its pieces, this member's shards in token order, without waiting. Errors: as wait_lease, but busy while the
+  /// lease is not there. Pieces may be read until release(); the copy here is the caller's.
   Result<std::vector<Piece>> pieces(TicketId ticket) const noexcept;
   /// Waits for the lease and copies pieces into the caller's memory. ok[i] is false where there is no such
-  /// piece or memory[i] is smaller than it; nothing is copied there. `ok` has memory's size.
+  /// piece or memory[i] is smaller than it; nothing is copied there. `ok` has memory's size. Errors: as wait_lease;
+  /// invalid_argument (another size of `ok`). The copies are this thread's work, without a lock.
   Status read_into(TicketId ticket, std::span<const Memory> memory, Micros timeout, std::span<bool> ok) const noexcept;
 
   // ---- grow and save ----
-  /// The sequence goes on with these tokens; the state of the first `computed` of all is computed
-  /// (kUnknown: all).
+  /// The sequence goes on with these tokens, read before this returns; the state of the first `computed` of all is
+  /// computed (kUnknown: all), or will be when what is reserved of them is committed: reserve() reaches as far. Marks:
+  /// positions of the whole sequence. Errors: invalid_argument (as begin); `computed` beyond the end: settle() tells.
   Status append(TicketId ticket, std::span<const Token> tokens, std::span<const Mark> marks = {},
                 std::uint32_t computed = kUnknown) noexcept;
   /// The same with the keys of further pages, in a namespace that is addressed by keys.
   Status append_keys(TicketId ticket, std::span<const Digest> keys, std::uint32_t computed = kUnknown) noexcept;
-  /// Asks for space: all shards of an object or none. The answers come by wait_slots.
+  /// Asks for space: all shards of an object or none. The answers come by wait_slots, for the other members of the
+  /// ticket unasked. May be called before the state is computed, so that the answer is there when it is. What is out
+  /// of range is answered with Grant::declined.
   Status reserve(TicketId ticket, std::span<const Want> wants) noexcept;
-  /// Answered and not yet taken by wait_slots.
+  /// Answered and not yet taken by wait_slots, without waiting. A granted slot may be written until it is committed,
+  /// abandoned or older than limits.reservation_age of the daemon's settings.
   Result<std::vector<Slot>> slots(TicketId ticket) const noexcept;
   /// Waits until every reserve of this ticket is answered, and takes the answers: one a want, in order.
   /// With nothing outstanding it returns what is there. Errors: timeout (nothing is taken); what the
@@ -351,21 +379,23 @@ class STATECACHE_API Session {
   /// The same into a vector that is kept, as with wait_lease.
   Status wait_slots(TicketId ticket, Micros timeout, std::vector<Slot>& into) noexcept;
   /// These slots are written; an object becomes visible when all its shards are. Needs no ticket.
-  /// Refusals (the reservation was too old, or invalidated) are counted, see counters().
+  /// Refusals (the reservation was too old, or invalidated) are counted, see counters(); such a slot's memory is
+  /// another's by then, which is why a reservation must not be kept for minutes.
   Status commit(std::span<const Filled> filled) noexcept;
   /// These slots will not be written any more. Only after own traffic into them has ended.
   Status abandon(std::span<const SlotId> slots) noexcept;
   /// Reserves, waits for the slots, copies and commits, for memory[i] of exactly the object's payload.
-  /// ok[i]: committed (counters() tells refusals), or stored already. `ok` has memory's size.
+  /// ok[i]: committed (counters() tells refusals), or stored already. `ok` has memory's size. Errors:
+  /// invalid_argument (another size of `ok`; no such group; the same object twice); timeout.
   Status write_from(TicketId ticket, std::span<const Memory> memory, Micros timeout, std::span<bool> ok) noexcept;
   /// The tokens no longer determine the state (context shift): nothing more is stored under the ticket.
   Status taint(TicketId ticket) noexcept;
 
   // ---- end: each may be repeated, and is Ok for a ticket that has ended ----
-  /// No more appends and reserves; slots that were granted may still be committed. Of a joined ticket
-  /// only the local handle is meant: the member that began it finishes it.
+  /// No more appends and reserves; slots that were granted may still be committed. Of a joined ticket only the local
+  /// handle is meant: the member that began it finishes it, and its report counts.
   Status finish(TicketId ticket, const Report& report = {}) noexcept;
-  /// This member reads no more. With finish, the end of the handle.
+  /// This member reads no more: its pieces may be overwritten from here on. With finish, the end of the handle.
   Status release(TicketId ticket) noexcept;
   /// Stops loading; then as finish and release.
   Status cancel(TicketId ticket) noexcept;

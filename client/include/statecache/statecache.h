@@ -5,12 +5,14 @@
  * Plain C99. It says the same as the C++ API (statecache/client.hpp), call by call; the guide is
  * CONNECT.md. Whatever fails, is refused or is lost means "compute it".
  *
- * Units     tokens for all positions and lengths; microseconds for all times; bytes for all sizes.
+ * Units     tokens for all positions and lengths, counted from the beginning of the sequence; microseconds for
+ *           all times, which are limits from now on; bytes for all sizes.
  * Errors    functions return a statecache_code; 0 is success. statecache_strerror() names a code,
  *           statecache_last_error() says what was wrong with this thread's last call. Codes that any
  *           function may give: INVALID_ARGUMENT (null pointers and sizes that cannot be), CLOSED (the
  *           daemon has gone, or the process was forked: attach anew), BUSY (the ring is full; nothing
- *           was sent), NOT_FOUND (no such ticket), NO_MEMORY. Outputs are written on success only.
+ *           was sent), NOT_FOUND (no such ticket, or one that has ended), NO_MEMORY. Outputs are written on
+ *           success only. What the daemon alone can see is refused later: statecache_settle() tells.
  * Threads   every function may be called from any thread at the same time with the same session,
  *           except statecache_detach(). No function blocks but those named wait, settle, drain, the
  *           copies read_into and write_from, attach and admin, each with a time limit.
@@ -110,13 +112,13 @@ typedef struct statecache_group {
   uint32_t struct_size;
   uint32_t need;         /* statecache_need */
   const char* name;      /* 1 to 255 bytes, UTF-8 */
-  uint32_t block_tokens; /* ignored for STATECACHE_END */
+  uint32_t block_tokens; /* block k holds tokens [k block_tokens, (k + 1) block_tokens); ignored for STATECACHE_END */
   uint32_t window;       /* tokens, for STATECACHE_LAST */
   uint32_t lookahead;    /* an object that ends at e serves resuming at e - lookahead */
   uint16_t shards;       /* 1 to 64 */
   uint8_t contiguous;    /* 1: one shard must lie in one extent */
   uint8_t token_major;   /* 1: a partial block needs only its share of max_bytes */
-  uint64_t max_bytes;    /* largest payload of one shard of one object */
+  uint64_t max_bytes;    /* largest payload of one shard of one object: all layers of the group */
 } statecache_group;
 #define STATECACHE_GROUP_INIT \
   { sizeof(statecache_group), STATECACHE_EVERY, NULL, 64, 0, 0, 1, 0, 1, 0 }
@@ -145,7 +147,7 @@ typedef struct statecache_namespace {
   const statecache_group* groups;
   uint32_t resume_grid;           /* resume only at multiples of it; 1 */
   uint32_t checkpoint_grid;       /* checkpoints only at multiples of it; 1 */
-  uint32_t checkpoints_per_chunk; /* 0: no limit */
+  uint32_t checkpoints_per_chunk; /* how many the engine can take in one chunk of a prefill; 0: any */
   uint32_t addressing;            /* statecache_addressing */
   uint32_t tokens_per_key;        /* keyed only: one key stands for so many tokens */
   uint32_t key_bytes;             /* keyed only: 16 to 32; the rest of each digest is zero */
@@ -160,7 +162,7 @@ typedef struct statecache_member {
   uint16_t rank;
   uint16_t world;           /* processes of the engine that attach; 1 */
   statecache_digest engine;
-  const uint16_t* shards;   /* its shard of each group; null: shard 0 of all */
+  const uint16_t* shards;   /* its shard of each group, below its `shards`; null: shard 0 of all */
   uint32_t shard_count;     /* 0, or the number of groups */
   uint32_t reserved;        /* zero */
   const char* program;      /* for people; may be null */
@@ -187,7 +189,7 @@ STATECACHE_C_API int statecache_connected(const statecache_session* session) STA
 STATECACHE_C_API const char* statecache_name(const statecache_session* session) STATECACHE_NOEXCEPT;
 /* Of the daemon's run. */
 STATECACHE_C_API uint64_t statecache_epoch(const statecache_session* session) STATECACHE_NOEXCEPT;
-/* 1: slots can be written in place. */
+/* 1: slots can be written in place. 0: everything is read in place, and reserve declines. */
 STATECACHE_C_API int statecache_writable(const statecache_session* session) STATECACHE_NOEXCEPT;
 
 typedef struct statecache_counters {
@@ -201,11 +203,13 @@ typedef struct statecache_counters {
   uint64_t returned;  /* granted slots that nobody was left to fill, given back */
 } statecache_counters;
 #define STATECACHE_COUNTERS_INIT { sizeof(statecache_counters), 0, 0, 0, 0, 0, 0, 0 }
+/* Of this session since attach. */
 STATECACHE_C_API statecache_code statecache_get_counters(const statecache_session* session,
                                                          statecache_counters* out) STATECACHE_NOEXCEPT;
 
 /* ---- find --------------------------------------------------------------------------------------- */
 
+/* What else the state depends on: a LoRA, a tenant. Another domain shares nothing, from the first token on. */
 typedef struct statecache_domain {
   uint32_t struct_size;
   uint32_t reserved;
@@ -243,11 +247,11 @@ typedef struct statecache_limits {
   uint32_t hold;       /* statecache_hold */
   uint32_t have_every; /* as in statecache_have */
   uint32_t have_end;
-  uint32_t keep_back;  /* tokens always left to compute; ignored with keys */
-  uint32_t at_most;    /* tokens */
-  int64_t deadline_us; /* from now; loads that cannot make it are not started. 0: none */
+  uint32_t keep_back;  /* tokens always left to compute; 0 is taken as 1; ignored with keys */
+  uint32_t at_most;    /* resume no deeper */
+  int64_t deadline_us; /* from now; a prefetch (HOLD_SOFT) that cannot make it is not started. 0: none */
   uint16_t members;    /* processes that will join; 0: all of the engine */
-  uint8_t priority;
+  uint8_t priority;    /* 0 to 100; the daemon of this version takes no notice of it */
   uint8_t reserved[5];
 } statecache_limits;
 #define STATECACHE_LIMITS_INIT \
@@ -279,11 +283,13 @@ typedef struct statecache_key_run {
 } statecache_key_run;
 #define STATECACHE_KEY_RUN_INIT { sizeof(statecache_key_run), STATECACHE_UNKNOWN, NULL, 0, NULL, NULL }
 
-/* Posts one record. The ticket answers PENDING until the daemon has matched. `limits` may be null.
- * INVALID_ARGUMENT: more tokens than the ring's area holds (use parent and append). */
+/* Posts one record. The ticket answers PENDING until the daemon has matched. `limits` may be null: as
+ * STATECACHE_LIMITS_INIT. INVALID_ARGUMENT: more tokens than the ring's area holds (use parent and append); a
+ * namespace of keys. NOT_FOUND: no such parent. Every ticket must be ended: finish and release, or cancel. */
 STATECACHE_C_API statecache_code statecache_begin(statecache_session* session, const statecache_ask* ask,
                                                   const statecache_limits* limits,
                                                   statecache_ticket* ticket) STATECACHE_NOEXCEPT;
+/* The same for a namespace of keys. INVALID_ARGUMENT: a namespace of tokens; a key with bytes after its key_bytes. */
 STATECACHE_C_API statecache_code statecache_begin_keys(statecache_session* session, const statecache_key_run* run,
                                                        const statecache_limits* limits,
                                                        statecache_ticket* ticket) STATECACHE_NOEXCEPT;
@@ -343,22 +349,27 @@ STATECACHE_C_API statecache_code statecache_poll(const statecache_session* sessi
 STATECACHE_C_API statecache_code statecache_wait(const statecache_session* session, statecache_ticket ticket,
                                                  int64_t timeout_us, const statecache_have* have,
                                                  statecache_answer* answer) STATECACHE_NOEXCEPT;
+/* Frees the arrays; null is allowed, and the struct may be used again. */
 STATECACHE_C_API void statecache_answer_clear(statecache_answer* answer) STATECACHE_NOEXCEPT;
 /* Matches again: what others stored since. Returns the first failure; the others were sent. */
 STATECACHE_C_API statecache_code statecache_refresh(statecache_session* session, const statecache_ticket* tickets,
                                                     size_t count) STATECACHE_NOEXCEPT;
-/* Asks to lease the deepest ready depth of at most `at_most` tokens, and to drop the rest. The lease comes
- * by statecache_wait_lease. `have` may be null. */
+/* Asks to lease the deepest ready depth of at most `at_most` tokens, and to drop the rest. What is still loading
+ * is not waited for. The lease comes by statecache_wait_lease; one of 0 tokens when nothing was ready. `have`
+ * may be null. */
 STATECACHE_C_API statecache_code statecache_acquire(statecache_session* session, statecache_ticket ticket,
                                                     uint32_t at_most,
                                                     const statecache_have* have) STATECACHE_NOEXCEPT;
 
 /* ---- across processes, and reading -------------------------------------------------------------- */
 
+/* Plain bytes to give to other processes of the engine, once the daemon has answered begin (wait, wait_lease or
+ * settle): a join that overtakes it finds no such ticket. */
 STATECACHE_C_API statecache_code statecache_get_ref(const statecache_session* session, statecache_ticket ticket,
                                                     statecache_ref* ref) STATECACHE_NOEXCEPT;
-/* Becomes a member of another process's ticket. ALREADY_EXISTS: this session has it. A name that the
- * daemon does not know shows as LOST. */
+/* Becomes a member of another process's ticket; its lease, when there is one, comes by statecache_wait_lease, and
+ * slots for its shards when another member reserves (settle first). ALREADY_EXISTS: this session has it. A name that
+ * the daemon does not know, or another engine's, shows as LOST. */
 STATECACHE_C_API statecache_code statecache_join(statecache_session* session, const statecache_ref* ref,
                                                  statecache_ticket* ticket) STATECACHE_NOEXCEPT;
 
@@ -393,6 +404,7 @@ typedef struct statecache_lease {
 STATECACHE_C_API statecache_code statecache_wait_lease(const statecache_session* session, statecache_ticket ticket,
                                                        int64_t timeout_us,
                                                        statecache_lease* lease) STATECACHE_NOEXCEPT;
+/* As statecache_answer_clear. */
 STATECACHE_C_API void statecache_lease_clear(statecache_lease* lease) STATECACHE_NOEXCEPT;
 
 /* The caller's memory for this member's shard of one object. */
@@ -402,7 +414,7 @@ typedef struct statecache_memory {
   uint16_t reserved;
   uint32_t at;    /* first token of the block; tokens before the state */
   uint32_t valid; /* write_from: tokens in the block; ignored for a state */
-  const statecache_extent* pieces;
+  const statecache_extent* pieces; /* in order; together as large as the payload, or larger (read_into) */
   size_t piece_count;
 } statecache_memory;
 #define STATECACHE_MEMORY_INIT { sizeof(statecache_memory), 0, 0, 0, 0, NULL, 0 }
@@ -416,7 +428,8 @@ STATECACHE_C_API statecache_code statecache_read_into(const statecache_session* 
 /* ---- grow and save ------------------------------------------------------------------------------ */
 
 /* The sequence goes on with these tokens; the state of the first `computed` tokens of all is computed
- * (STATECACHE_UNKNOWN: all). */
+ * (STATECACHE_UNKNOWN: all), or will be when what is reserved of them is committed: reserve reaches as far. Marks:
+ * positions of the whole sequence. */
 STATECACHE_C_API statecache_code statecache_append(statecache_session* session, statecache_ticket ticket,
                                                    const uint32_t* tokens, size_t token_count,
                                                    const statecache_mark* marks, size_t mark_count,
@@ -426,8 +439,8 @@ STATECACHE_C_API statecache_code statecache_append_keys(statecache_session* sess
                                                         const statecache_digest* keys, size_t key_count,
                                                         uint32_t computed) STATECACHE_NOEXCEPT;
 
-/* A block [first, end) with first a multiple of the group's block_tokens, or, with first == end, the state
- * after `end` tokens. */
+/* A block [first, end) with first a multiple of the group's block_tokens and at most block_tokens long, or, with
+ * first == end, the state after `end` tokens (of a group that looks ahead: for resuming at end - lookahead). */
 typedef struct statecache_want {
   uint32_t struct_size;
   uint32_t group;
@@ -442,8 +455,8 @@ typedef enum statecache_grant {
   STATECACHE_GRANTED = 1,   /* write, then commit */
   STATECACHE_EXISTS = 2,    /* stored already */
   STATECACHE_IN_FLIGHT = 3, /* another is writing it */
-  STATECACHE_DECLINED = 4,  /* not worth keeping, tainted, read-only, or what it hangs on is missing */
-  STATECACHE_FULL = 5
+  STATECACHE_DECLINED = 4,  /* not worth keeping, tainted, read-only, out of range, or what it hangs on is missing */
+  STATECACHE_FULL = 5       /* all that is there is in use, or not yet saved elsewhere */
 } statecache_grant;
 
 /* The answer to one want (this member's shard), or, unasked, the shard of an object that another member
@@ -478,11 +491,13 @@ typedef struct statecache_filled {
 } statecache_filled;
 #define STATECACHE_FILLED_INIT { sizeof(statecache_filled), 0, 0 }
 
-/* Asks for space: all shards of an object or none. The answers come by statecache_wait_slots. */
+/* Asks for space: all shards of an object or none. The answers come by statecache_wait_slots, for the other members
+ * of the ticket unasked. May be called before the state is computed. What is out of range is answered DECLINED. */
 STATECACHE_C_API statecache_code statecache_reserve(statecache_session* session, statecache_ticket ticket,
                                                     const statecache_want* wants,
                                                     size_t count) STATECACHE_NOEXCEPT;
-/* Answered and not yet taken by statecache_wait_slots. */
+/* Answered and not yet taken by statecache_wait_slots, without waiting. `slots` comes from STATECACHE_SLOTS_INIT or
+ * an earlier call, whose array it frees. */
 STATECACHE_C_API statecache_code statecache_peek_slots(const statecache_session* session, statecache_ticket ticket,
                                                        statecache_slots* slots) STATECACHE_NOEXCEPT;
 /* Waits until every reserve of this ticket is answered, and takes the answers: one a want, in order. Codes:
@@ -490,15 +505,17 @@ STATECACHE_C_API statecache_code statecache_peek_slots(const statecache_session*
 STATECACHE_C_API statecache_code statecache_wait_slots(statecache_session* session, statecache_ticket ticket,
                                                        int64_t timeout_us,
                                                        statecache_slots* slots) STATECACHE_NOEXCEPT;
+/* As statecache_answer_clear. Slots that are neither committed nor abandoned stay reserved. */
 STATECACHE_C_API void statecache_slots_clear(statecache_slots* slots) STATECACHE_NOEXCEPT;
-/* These slots are written; an object becomes visible when all its shards are. Refusals are counted. */
+/* These slots are written; an object becomes visible when all its shards are. Needs no ticket. Refusals (the
+ * reservation was too old, or invalidated) are counted, see statecache_get_counters. */
 STATECACHE_C_API statecache_code statecache_commit(statecache_session* session, const statecache_filled* filled,
                                                    size_t count) STATECACHE_NOEXCEPT;
 /* These slots will not be written any more. Only after own traffic into them has ended. */
 STATECACHE_C_API statecache_code statecache_abandon(statecache_session* session, const statecache_slot_id* slots,
                                                     size_t count) STATECACHE_NOEXCEPT;
 /* Reserves, waits for the slots, copies and commits, for memory[i] of exactly the object's payload. ok[i] (one
- * byte each): committed, or stored already. */
+ * byte each): committed, or stored already. INVALID_ARGUMENT: no such group, the same object twice. */
 STATECACHE_C_API statecache_code statecache_write_from(statecache_session* session, statecache_ticket ticket,
                                                        const statecache_memory* memory, size_t count,
                                                        int64_t timeout_us, uint8_t* ok) STATECACHE_NOEXCEPT;
@@ -520,7 +537,7 @@ typedef struct statecache_report {
 /* No more appends and reserves; slots that were granted may still be committed. `report` may be null. */
 STATECACHE_C_API statecache_code statecache_finish(statecache_session* session, statecache_ticket ticket,
                                                    const statecache_report* report) STATECACHE_NOEXCEPT;
-/* This member reads no more. With finish, the end of the ticket. */
+/* This member reads no more: its pieces may be overwritten from here on. With finish, the end of the ticket. */
 STATECACHE_C_API statecache_code statecache_release(statecache_session* session,
                                                     statecache_ticket ticket) STATECACHE_NOEXCEPT;
 /* Stops loading; then as finish and release. */
@@ -533,7 +550,7 @@ STATECACHE_C_API statecache_code statecache_invalidate(statecache_session* sessi
  * daemon refused since the last settle. */
 STATECACHE_C_API statecache_code statecache_settle(statecache_session* session, statecache_ticket ticket,
                                                    int64_t timeout_us) STATECACHE_NOEXCEPT;
-/* Waits until everything posted by this session is answered. */
+/* Waits until everything posted by this session is answered. Codes: TIMEOUT. */
 STATECACHE_C_API statecache_code statecache_drain(statecache_session* session,
                                                   int64_t timeout_us) STATECACHE_NOEXCEPT;
 
@@ -545,6 +562,7 @@ STATECACHE_C_API statecache_code statecache_admin(const char* socket_path, const
                                                   const char* const* arguments, size_t argument_count,
                                                   const uint32_t* tokens, size_t token_count, int64_t timeout_us,
                                                   char** json) STATECACHE_NOEXCEPT;
+/* Frees what statecache_admin gave; null is allowed. */
 STATECACHE_C_API void statecache_free(char* text) STATECACHE_NOEXCEPT;
 /* As above for commands that answer more than once: `each` gets every reply, in order and on this thread, and
  * returns 0 to stop listening (which is OK). idle_us limits the time between two replies; 0: a day. */

@@ -219,6 +219,7 @@ class Slot(_Bytes):
     """The answer to one Want, or the shard of an object that another member of the ticket reserved."""
 
     __slots__ = ("id", "group", "shard", "first", "end", "grant")
+    # bytes: payload; first == end: a state after so many tokens, else the block [first, end)
 
     def __init__(self, handle: _Handle, row: Any) -> None:
         super().__init__(handle, _extents_of(row), row.bytes)
@@ -231,6 +232,7 @@ class Slot(_Bytes):
 
     @property
     def granted(self) -> bool:
+        """To be written, and then committed or abandoned."""
         return self.grant == Grant.GRANTED
 
     def views(self) -> List[memoryview]:
@@ -282,6 +284,7 @@ class Ticket:
 
     @property
     def id(self) -> int:
+        """Of this session; never used twice."""
         return self._number
 
     def _call(self, function: Callable[..., int], *arguments: Any) -> None:
@@ -322,7 +325,8 @@ class Ticket:
 
     @property
     def ref(self) -> TicketRef:
-        """To give to other processes of the engine, which Session.join it."""
+        """To give to other processes of the engine, which Session.join it, once the daemon has answered begin (wait,
+        wait_lease or settle): a join that overtakes it finds no such ticket."""
         out = _abi.statecache_ref()
         self._call(lib.statecache_get_ref, ctypes.byref(out))
         return TicketRef(out.low, out.high)
@@ -345,25 +349,29 @@ class Ticket:
     # ---- grow and save ----
 
     def append(self, tokens: Tokens, marks: Sequence[Mark] = (), computed: int = UNKNOWN) -> None:
-        """The sequence goes on; the state of the first ``computed`` tokens of all is computed."""
+        """The sequence goes on; the state of the first ``computed`` tokens of all is computed (UNKNOWN: all), or will be
+        when what is reserved of them is committed. Marks: positions of the whole sequence."""
         pointer, count, keep = _tokens(tokens)
         self._call(lib.statecache_append, pointer, count, _marks(marks), len(marks), computed)
         del keep
 
     def append_keys(self, keys: Sequence[bytes], computed: int = UNKNOWN) -> None:
+        """The same with the keys of further pages, in a namespace that is addressed by keys."""
         self._call(lib.statecache_append_keys, _keys(keys), len(keys), computed)
 
     def reserve(self, wants: Iterable[Want]) -> None:
-        """Asks for space: all shards of an object or none. The answers come by wait_slots."""
+        """Asks for space: all shards of an object or none. The answers come by wait_slots, for the other members of the
+        ticket unasked. May be called before the state is computed."""
         rows = [sized(_abi.statecache_want, group=w.group, first=w.first, end=w.end, bytes=w.bytes) for w in wants]
         self._call(lib.statecache_reserve, _abi.array_of(_abi.statecache_want, rows), len(rows))
 
     def slots(self) -> List[Slot]:
-        """Answered and not yet taken by wait_slots."""
+        """Answered and not yet taken by wait_slots, without waiting."""
         return self._slots(lib.statecache_peek_slots)
 
     def wait_slots(self, timeout: float) -> List[Slot]:
-        """Waits until every reserve is answered, and takes the answers: one a want, in order."""
+        """Waits until every reserve is answered, and takes the answers: one a want, in order. Timeout: nothing is
+        taken. Each granted slot must be committed or abandoned."""
         return self._slots(lib.statecache_wait_slots, _micros(timeout))
 
     def _slots(self, function: Callable[..., int], *arguments: Any) -> List[Slot]:
@@ -407,7 +415,7 @@ class Ticket:
         self._call(lib.statecache_finish, ctypes.byref(report))
 
     def release(self) -> None:
-        """This member reads no more."""
+        """This member reads no more: its pieces may be overwritten from here on."""
         self._call(lib.statecache_release)
 
     def cancel(self) -> None:
@@ -521,11 +529,12 @@ class Session:
 
     @property
     def writable(self) -> bool:
-        """Slots can be written in place."""
+        """Slots can be written in place. Else everything is read in place, and reserve declines."""
         return lib.statecache_writable(self._handle().value) != 0
 
     @property
     def counters(self) -> Counters:
+        """Of this session since it began."""
         out = sized(_abi.statecache_counters)
         _check(lib.statecache_get_counters(self._handle().value, ctypes.byref(out)))
         return Counters(out.posted, out.busy, out.errors, out.committed, out.refused, out.returned)
@@ -548,7 +557,12 @@ class Session:
         priority: int = 50,
         members: int = 0,
     ) -> Ticket:
-        """Posts one record with the tokens. ``parent``: its first ``parent_tokens`` come before ``tokens``."""
+        """Posts one record with the tokens, and returns at once: the answer comes by the ticket's poll, wait or
+        wait_lease. ``parent``: its first ``parent_tokens`` come before ``tokens``. ``have``: what the engine has itself
+        is neither loaded nor leased. ``keep_back``: tokens always left to compute (at least 1). ``at_most``: resume no
+        deeper. ``deadline``: seconds from now; a prefetch (Hold.SOFT) that cannot make it is not started. ``members``:
+        processes that will join; 0: all of the engine. InvalidArgument: more tokens than a record can carry (use
+        parent and append). Busy: the ring is full."""
         pointer, count, keep = _tokens(tokens)
         ask = sized(
             _abi.statecache_ask,
@@ -612,7 +626,8 @@ class Session:
         return Ticket(self, number.value)
 
     def join(self, ref: TicketRef) -> Ticket:
-        """Becomes a member of another process's ticket."""
+        """Becomes a member of another process's ticket; its lease comes by wait_lease, and slots when another member
+        reserves (settle first). A name that the daemon does not know shows as State.LOST."""
         name = _abi.statecache_ref(ref.low, ref.high)
         number = ctypes.c_uint64()
         _check(lib.statecache_join(self._handle().value, ctypes.byref(name), ctypes.byref(number)))
@@ -626,7 +641,7 @@ class Session:
     # ---- save ----
 
     def commit(self, slots: Iterable[Union[Slot, Tuple[Slot, int]]]) -> None:
-        """These slots are written: a Slot, or (Slot, tokens really written)."""
+        """These slots are written: a Slot, or (Slot, tokens really written). Refusals are counted, see counters."""
         rows = []
         for item in slots:
             slot, valid = item if isinstance(item, tuple) else (item, 0)
@@ -634,7 +649,7 @@ class Session:
         _check(lib.statecache_commit(self._handle().value, _abi.array_of(_abi.statecache_filled, rows), len(rows)))
 
     def abandon(self, slots: Iterable[Slot]) -> None:
-        """These slots will not be written any more."""
+        """These slots will not be written any more. Only after own traffic into them has ended."""
         numbers = [slot.id for slot in slots]
         row = (ctypes.c_uint64 * max(1, len(numbers)))(*numbers)
         _check(lib.statecache_abandon(self._handle().value, row, len(numbers)))

@@ -104,9 +104,9 @@ class Namespace:
     groups: Sequence[Group]
     model: bytes = _ZERO  #: 32 bytes: weights, revision, quantisation ...; see digest()
     layout: bytes = _ZERO  #: 32 bytes: strides, data types, build
-    resume_grid: int = 1
-    checkpoint_grid: int = 1
-    checkpoints_per_chunk: int = 0
+    resume_grid: int = 1  #: resume only at multiples of it
+    checkpoint_grid: int = 1  #: checkpoints only at multiples of it
+    checkpoints_per_chunk: int = 0  #: how many the engine can take in one chunk of a prefill; 0: any
     cost: Cost = field(default_factory=Cost)
     addressing: Addressing = Addressing.TOKENS
     tokens_per_key: int = 0  #: keyed only
@@ -126,8 +126,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Domain:
-    adapter: bytes = _ZERO
-    salt: bytes = _ZERO
+    """What else the state depends on. Another domain shares nothing, from the first token on."""
+
+    adapter: bytes = _ZERO  #: 32 bytes; a LoRA
+    salt: bytes = _ZERO  #: 32 bytes; a tenant, a user
 
 
 @dataclass(frozen=True)
@@ -153,16 +155,18 @@ class Point:
     """One depth that the request could resume from."""
 
     tokens: int
-    tier: Tier
-    bytes: int
-    ready_in: float
-    recompute: float
+    tier: Tier  #: the lowest tier that any part of it needs
+    bytes: int  #: to be loaded
+    ready_in: float  #: seconds
+    recompute: float  #: seconds that prefilling [0, tokens) would take instead
 
 
 @dataclass(frozen=True)
 class Answer:
+    """What is there of a request."""
+
     state: State
-    version: int
+    version: int  #: grows with every change
     best: int  #: tokens of the depth that was chosen; 0: compute all
     usable: int  #: deepest depth that is ready now
     stored: int  #: tokens for which all groups of Need.EVERY have KV
@@ -217,12 +221,14 @@ class TicketRef:
 
 @dataclass(frozen=True)
 class Counters:
-    posted: int
-    busy: int
-    errors: int
-    committed: int
-    refused: int
-    returned: int
+    """Of a session since it began."""
+
+    posted: int  #: records sent
+    busy: int  #: records not sent, the ring was full
+    errors: int  #: records that the daemon refused
+    committed: int  #: slots accepted
+    refused: int  #: slots refused at commit
+    returned: int  #: granted slots that nobody was left to fill, given back
 
 
 def digest_bytes(value: bytes, what: str, least: int = 32) -> bytes:
