@@ -204,6 +204,13 @@ void Session::Impl::on_slots(const wire::Completion& completion, const Pending* 
         distrust();
         return;
       }
+      OpenSlot& open = open_slots[slot.id];
+      open.run = run_;
+      open.where.clear();
+      if (record.arena == 0 && !arenas[0].staging) {
+        for (const Extent& extent : slot.where)
+          open.where.push_back({static_cast<std::uint64_t>(extent.data - arenas[0].map.data()), extent.bytes});
+      }
     } else {
       slot.id = 0;
     }

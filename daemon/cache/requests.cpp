@@ -56,30 +56,6 @@ Result<ClientIx> CacheImpl::attach(const NamespaceSpec& spec, MemberInfo member,
   return static_cast<ClientIx>(clients_.size() - 1);
 }
 
-void CacheImpl::detach(ClientIx ix, Instant now) {
-  ClientInfo& client = clients_.at(ix);
-  if (!client.attached) return;
-  client.attached = false;
-  while (!client.slots.empty()) {
-    const std::uint64_t id = *client.slots.begin();
-    if (!abandon(ix, id, now)) client.slots.erase(id);
-  }
-  while (!client.tickets.empty()) {
-    const TicketName name = *client.tickets.begin();
-    client.tickets.erase(name);
-    Ticket* ticket = find_ticket(name);
-    if (ticket == nullptr) continue;
-    std::erase(ticket->joined, ix);
-    if (ticket->joined.empty()) {
-      end_ticket(name, now);
-    } else {
-      if (ticket->members > 1) --ticket->members;
-      maybe_end(*ticket, now);
-    }
-  }
-  --spaces_[client.space].clients;
-}
-
 Ticket* CacheImpl::find_ticket(const TicketName& name) {
   const auto it = tickets_.find(name);
   return it == tickets_.end() ? nullptr : &it->second;
@@ -190,6 +166,7 @@ void CacheImpl::touch(const std::vector<NodeIx>& path, NodeIx deepest, Instant n
 /// needs (hold != none), loading what lies on NVMe when `load`.
 void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, bool load, Instant now) {
   let_go(ticket, now);
+  const Focus focus(*this, ticket.space);
   const SpaceInfo& space = spaces_[ticket.space];
   std::uint32_t number = 0;
   const NodeIx root = domain_root(ticket.space, ticket.domain, number);
@@ -248,7 +225,9 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
       point.bytes += object.bytes;
     }
     if (covers.empty()) point.tier = Tier::none;
-    const double wait = point.bytes == 0 ? 0 : static_cast<double>(point.bytes) / space.speeds.load[index(Tier::nvme)];
+    // What is on its way already comes first.
+    const std::uint64_t queued = point.bytes == 0 ? 0 : loading_bytes_;
+    const double wait = static_cast<double>(point.bytes + queued) / space.speeds.load[index(Tier::nvme)];
     point.ready_in = from_seconds(wait);
     point.recompute = from_seconds(space.spec.cost.flops(0, depth) / rate);
     choice.seconds = options_.follow_verdict ? visible + space.spec.cost.flops(depth, size) / rate : -static_cast<double>(depth);
@@ -317,6 +296,9 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
       if (ticket.hold == HoldKind::none) let_go(ticket, now);
     } else {
       ticket.loading = choice.to_load.size();
+      ticket.loading_since = now;
+      for (ObjectIx o : fresh) loading_bytes_ += index_.object(o).bytes;
+      ticket.predicted = from_seconds(static_cast<double>(loading_bytes_) / space.speeds.load[index(Tier::nvme)]);
       answer.state = TicketState::loading;
       for (ObjectIx o : choice.to_load) loads_[o].waiters.push_back(ticket.name);
       start_loads(ticket, fresh, now);
@@ -471,7 +453,7 @@ Reason CacheImpl::check_want(const Ticket& ticket, const SpaceInfo& space, const
     const auto& wanted = ticket.answer.wishes;
     const bool wished = std::find(wanted.begin(), wanted.end(), want.end) != wanted.end();
     // Not asked for, but an engine may only be able to save where its chunks end: welcome while there is room.
-    const Space& top = options_.device_bytes > 0 ? device_ : host_;
+    const Regions& top = options_.device_bytes > 0 ? device_ : host_;
     const double room = options_.policy.clean_share * static_cast<double>(top.capacity());
     if (!wished && static_cast<double>(top.available()) < room) return Reason::not_worth_it;
   }
@@ -518,7 +500,8 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
     return answer;
   };
   if (const Reason reason = check_want(ticket, space, want); reason != Reason::none) return refuse(GrantKind::declined, reason);
-  if (!clients_[client].member.may_write) return refuse(GrantKind::declined, Reason::read_only);
+  const MemberInfo& member = clients_[client].member;
+  if (!member.may_write && !member.staged) return refuse(GrantKind::declined, Reason::read_only);
   const Group& group = space.spec.groups[want.group];
 
   // The whole sequence goes into the tree at once; a checkpoint makes a node end at its position.
@@ -560,7 +543,12 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   const std::uint64_t payload = want.bytes != 0 ? want.bytes : space.spec.payload_bytes(want.group, want.end - want.first);
   object.bytes = padded_bytes(payload, group.shards);
   PageRuns runs;
-  Tier home = present(Tier::device) ? Tier::device : Tier::host;
+  if (!make_quota_room(member.tenant, present(Tier::device) ? Tier::device : Tier::host, object.bytes, now)) {
+    ++tenants_[member.tenant].refused;
+    return refuse(GrantKind::no_space, Reason::quota);
+  }
+  // Staged bytes are copied by a thread of ours, which writes host memory.
+  Tier home = present(Tier::device) && !(member.staged && present(Tier::host)) ? Tier::device : Tier::host;
   if (!allocate(home, object.bytes, group.contiguous, runs, now)) {
     if (home == Tier::host || !present(Tier::host)) return refuse(GrantKind::no_space, Reason::capacity);
     home = Tier::host;
@@ -589,6 +577,8 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   resident.payload = payload;
   resident.shards = group.shards;
   resident.home = home;
+  resident.tenant = member.tenant;
+  tenants_[member.tenant].writing += object.bytes;
   resident.domain = ticket.domain_number;
   resident.reserved = now;
   if (ticket.chain.position() > want.end) ticket.chain = IdChain();
@@ -603,7 +593,7 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
     std::uint32_t s = 0;
     if (free_slots_.empty()) {
       s = static_cast<std::uint32_t>(slots_.size());
-      slots_.emplace_back();
+      slots_.emplace_back().generation = options_.slot_base;
     } else {
       s = free_slots_.back();
       free_slots_.pop_back();
@@ -633,6 +623,7 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
 
 Result<std::vector<SlotGrant>> CacheImpl::reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now) {
   SC_ASSIGN(Ticket * ticket, ticket_of(client, name));
+  const Focus focus(*this, ticket->space);
   std::vector<SlotGrant> out;
   out.reserve(wants.size());
   if (traits_.whole_nodes) prepare_insert(*ticket, wants, now);
@@ -647,6 +638,7 @@ Result<std::vector<SlotGrant>> CacheImpl::reserve(ClientIx client, const TicketN
 void CacheImpl::close_slot(std::uint32_t s) {
   Slot& slot = slots_[s];
   slot.open = false;
+  slot.copying = false;
   auto& of_object = residents_[slot.object].slots;
   of_object.erase(std::find(of_object.begin(), of_object.end(), s));
   clients_[slot.client].slots.erase(std::uint64_t{slot.generation} << 32U | s);
@@ -657,8 +649,12 @@ void CacheImpl::close_slot(std::uint32_t s) {
 bool CacheImpl::commit(ClientIx client, const Filled& filled, Instant now) {
   const auto s = static_cast<std::uint32_t>(filled.slot);
   const ClientInfo& who = clients_.at(client);
-  const bool known = s < slots_.size() && slots_[s].open && slots_[s].generation == filled.slot >> 32U;
+  const bool known = s < slots_.size() && slots_[s].open && !slots_[s].copying && slots_[s].generation == filled.slot >> 32U;
   if (!known || clients_[slots_[s].client].member.engine != who.member.engine || clients_[slots_[s].client].space != who.space) {
+    ++counters_.commits_refused;
+    return false;
+  }
+  if (end_condemned(s)) {
     ++counters_.commits_refused;
     return false;
   }
@@ -684,11 +680,16 @@ bool CacheImpl::commit(ClientIx client, const Filled& filled, Instant now) {
     return false;
   }
   const TicketName ticket_name = slot.ticket;
+  if (partial) {
+    resident.sums.clear();  // of other bytes, under another id
+    resident.hashed_in = 0;
+  }
   close_slot(s);
   resident.shards_in |= std::uint64_t{1} << slot.shard;
   ++counters_.commits;
   if (static_cast<std::uint16_t>(std::popcount(resident.shards_in)) == resident.shards) {
     object.state = ObjectState::committed;
+    if (resident.hashed_in != resident.shards_in) resident.sums.clear();  // some were written in place
     appear(slot.object, now);
   }
   if (Ticket* ticket = find_ticket(ticket_name); ticket != nullptr) {
@@ -723,6 +724,7 @@ void CacheImpl::appear(ObjectIx o, Instant now) {
     }
     object.state = ObjectState::visible;
     Resident& resident = residents_[ix];
+    tenants_[resident.tenant].writing -= object.bytes;
     entered(ix, resident.home, now);
     stamp(object.node, now);
     counters_.bytes_stored += object.bytes;
@@ -759,8 +761,8 @@ void CacheImpl::discard_unborn(ObjectIx o, Instant now) {
   Resident& resident = residents_[o];
   Object& object = index_.object(o);
   SC_ASSERT(object.state == ObjectState::writing || object.state == ObjectState::committed);
-  while (!resident.slots.empty()) close_slot(resident.slots.back());
-  space_of(resident.home).free(resident.runs[index(resident.home)]);
+  tenants_[resident.tenant].writing -= object.bytes;
+  condemn(o);
   // What hangs on it was never visible either.
   const std::vector<ObjectIx> waiting = object.holds > 0 ? children_of(o) : std::vector<ObjectIx>{};
   for (ObjectIx child : waiting) {
@@ -775,10 +777,13 @@ void CacheImpl::discard_unborn(ObjectIx o, Instant now) {
 
 bool CacheImpl::abandon(ClientIx client, SlotId id, Instant now) {
   const auto s = static_cast<std::uint32_t>(id);
-  if (s >= slots_.size() || !slots_[s].open || slots_[s].generation != id >> 32U) return false;
+  if (s >= slots_.size() || !slots_[s].open || slots_[s].copying || slots_[s].generation != id >> 32U) return false;
   if (slots_[s].client != client && clients_[slots_[s].client].member.engine != clients_.at(client).member.engine) return false;
+  if (end_condemned(s)) return true;
   const TicketName name = slots_[s].ticket;
-  discard_unborn(slots_[s].object, now);
+  const ObjectIx object = slots_[s].object;
+  close_slot(s);
+  discard_unborn(object, now);
   if (Ticket* ticket = find_ticket(name); ticket != nullptr) maybe_end(*ticket, now);
   return true;
 }
@@ -804,7 +809,11 @@ Result<> CacheImpl::release(ClientIx client, const TicketName& name, bool cancel
     let_go(*ticket, now);
     let_go_tails(*ticket, now);
   }
-  ++ticket->released;
+  // Once a member, however often it says so.
+  if (std::find(ticket->released_by.begin(), ticket->released_by.end(), client) == ticket->released_by.end()) {
+    ticket->released_by.push_back(client);
+    ++ticket->released;
+  }
   if (ticket->released >= std::max<std::size_t>(ticket->members, 1) || cancelled) {
     ticket->want_lease = false;
     let_go(*ticket, now);
@@ -826,7 +835,7 @@ void CacheImpl::end_ticket(const TicketName& name, Instant now) {
   let_go_tails(*ticket, now);
   for (ClientIx client : ticket->joined) clients_[client].tickets.erase(name);
   for (std::uint32_t s = 0; ticket->open_slots > 0 && s < slots_.size(); ++s) {
-    if (slots_[s].open && slots_[s].ticket == name) discard_unborn(slots_[s].object, now);
+    if (slots_[s].open && !slots_[s].copying && slots_[s].object != kNil && slots_[s].ticket == name) discard_unborn(slots_[s].object, now);
   }
   const NodeIx anchor = ticket->anchor.node;
   if (traits_.wants_paths) {

@@ -141,6 +141,7 @@ void CacheImpl::load_part_done(ObjectIx o, bool ok, Reason reason, Instant now) 
 void CacheImpl::loaded(ObjectIx o, Instant now) {
   LoadState load = std::move(loads_.at(o));
   loads_.erase(o);
+  loading_bytes_ -= index_.object(o).bytes;
   Resident& resident = residents_[o];
   if (load.failed) {
     ++counters_.load_failures;
@@ -165,6 +166,9 @@ void CacheImpl::loaded(ObjectIx o, Instant now) {
     } else if (--ticket->loading > 0) {
       continue;
     } else {
+      if (ticket->predicted.count() > 0) {
+        wait_error_.record(static_cast<std::uint64_t>((now - ticket->loading_since) * 1000 / ticket->predicted));
+      }
       ++ticket->answer.version;
       ticket->answer.state = TicketState::ready;
       ticket->answer.usable = std::max(ticket->answer.usable, ticket->chosen);
@@ -663,6 +667,9 @@ void CacheImpl::on_copy(const CopyDone& done, Instant now) {
       unhold(o, now);
       return;
     }
+    case JobKind::stage: staged(done, now); return;
+    case JobKind::keep_sum: kept_sum(job, done, now); return;
+    case JobKind::adopt_verify: adopt_part(job, done.ok, now); return;
     case JobKind::load_read:
     case JobKind::batch_data:
     case JobKind::batch_sync:
@@ -760,8 +767,14 @@ std::size_t CacheImpl::step(Instant now) {
   step_verify(now);
   make_disk_room(now);
   copy_down(now);
-  write_behind(now);
+  for (std::size_t region = 0; region < host_.count(); ++region) {
+    focus_on(region);
+    write_behind(now);
+  }
+  focus_on(Regions::kAll);
+  enforce_quotas(now);
   submit_deletes(now);
+  submit_adoptions();
   pump();
   return count + sweep_work_;
 }

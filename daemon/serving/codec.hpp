@@ -43,7 +43,10 @@ struct Reply {
 [[nodiscard]] Reply encode_lease(const TicketName& ticket,
                                  const Lease& lease,
                                  const MemberInfo& member);
-[[nodiscard]] Reply encode_slots(const TicketName& ticket, std::span<const SlotGrant> grants);
+/// `host_base`: where the client's own arena begins in the host tier.
+[[nodiscard]] Reply encode_slots(const TicketName& ticket,
+                                 std::span<const SlotGrant> grants,
+                                 std::uint64_t host_base = 0);
 [[nodiscard]] Reply encode_done(wire::Event event, const TicketName& ticket, Errc code);
 
 /// The member's shard of this group.

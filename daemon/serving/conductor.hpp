@@ -11,6 +11,7 @@
 #include "daemon/cache/cache.hpp"
 #include "daemon/serving/bell.hpp"
 #include "daemon/serving/codec.hpp"
+#include "daemon/serving/staging.hpp"
 
 #include <atomic>
 #include <deque>
@@ -27,6 +28,8 @@ struct ServingOptions {
   std::uint32_t clients_max = 64;
   std::uint32_t tickets_max = 1024;  ///< open at a time, of one client
   std::uint64_t epoch = 0;
+  std::uint64_t staging_bytes = 64ULL << 20U;  ///< of each client that is staged
+  std::uint32_t staging_arena = 1;             ///< its number at the client: after the arenas
   std::size_t events_kept = 4096;
   std::size_t backlog_replies = 8192;  ///< of one client that does not read; then it is dropped
   std::uint64_t backlog_bytes = 64ULL << 20U;
@@ -39,6 +42,8 @@ struct AttachedClient {
   std::uint32_t generation = 0;
   UniqueFd channel;
   UniqueFd doorbell;
+  UniqueFd staging;  ///< of a staged client
+  std::uint64_t staging_bytes = 0;
 };
 
 struct KeptEvent {
@@ -59,7 +64,7 @@ struct ClientStatus {
   bool closed = false;  ///< no longer served; still holds what its process may be using
 };
 
-inline constexpr std::size_t kOps = static_cast<std::size_t>(wire::Op::invalidate) + 1;
+inline constexpr std::size_t kOps = static_cast<std::size_t>(wire::Op::let_go) + 1;
 
 struct ServingStats {
   std::array<std::uint64_t, kOps> records{};  ///< by wire::Op; [0]: unknown
@@ -70,6 +75,7 @@ struct ServingStats {
   std::uint64_t sleeps = 0;
   std::uint64_t commands = 0;
   std::uint64_t attached = 0;
+  std::uint64_t staging_full = 0;  ///< objects that found no room in a staging area
   Histogram begin_ns;  ///< from taking the record to posting the answer
   Histogram turn_ns;   ///< of turns that had work
 };
@@ -109,6 +115,12 @@ class Conductor final : private CacheListener {
   /// Its process is gone (or never held anything).
   void detach(ClientIx client);
 
+  /// Takes over what an earlier daemon left in host memory; before run(), after Cache::recover().
+  void adopt(HostTable& table);
+  /// Processes that may still use memory of then, and did not attach again or end yet.
+  [[nodiscard]] std::vector<KeptClient> earlier() const;
+  void earlier_gone(std::int32_t pid, std::uint64_t started);
+
   [[nodiscard]] Cache& cache() noexcept { return *cache_; }
 
   [[nodiscard]] Instant now() const noexcept { return clock_.now(); }
@@ -140,6 +152,33 @@ class Conductor final : private CacheListener {
     std::uint64_t backlog_bytes = 0;
     std::unordered_set<TicketName> tickets;
     std::unordered_set<SlotId> slots;
+    std::unique_ptr<StagingArea> staging;  ///< of a client that may not write the arena
+    std::vector<bool> contiguous;          ///< by group
+    std::uint32_t table_entry = HostTable::kNone;
+    bool may_hold = false;                 ///< as the table says
+  };
+
+  /// A process that was attached to an earlier daemon and held something.
+  struct Earlier {
+    std::uint32_t entry = 0;
+    KeptClient who;
+    bool declared = false;  ///< what it uses is known
+    std::vector<Extent> in_use;
+    ClientIx now_client = 0;
+  };
+
+  /// A commit whose bytes are being copied in.
+  struct StagedCommit {
+    ClientIx client = 0;
+    std::uint32_t cookie = 0;
+    std::size_t left = 0;
+    Reply reply;
+  };
+
+  struct StagedSlot {
+    std::uint64_t commit = 0;
+    ClientIx client = 0;
+    SlotId slot = 0;
   };
 
   Conductor(ServingOptions options, const Clock& clock, Bell& bell, UniqueFd epoll);
@@ -189,6 +228,23 @@ class Conductor final : private CacheListener {
                                  std::span<const std::byte> payload,
                                  Instant now);
   [[nodiscard]] Result<> end(Client& client, const wire::Request& record, Instant now);
+  // staging (staged.cpp)
+  void place_in_staging(Client& reserver,
+                        std::vector<SlotGrant>& own,
+                        std::unordered_map<ClientIx, std::vector<SlotGrant>>& others,
+                        Instant at);
+  void commit_staged(Client& client,
+                     const wire::Request& record,
+                     std::span<const Filled> filled,
+                     Instant at);
+  void finish_staged();
+  void abandon_staged(Client& client, Instant at);
+  // a daemon before this one, and one after (earlier.cpp)
+  void earlier_declared(ClientIx client, const MemberInfo& member);
+  void earlier_done(ClientIx client);
+  void settle_earlier();
+  void may_hold(Client& client);
+  void holds_nothing(Client& client);
   void send_done(Client& client, const wire::Request& record, Errc code);
   void send_answer(Client& client,
                    std::uint32_t cookie,
@@ -205,11 +261,17 @@ class Conductor final : private CacheListener {
 
   void on_event(const CacheEvent& event) override;
 
+  void on_staged(std::uint64_t token, bool committed) override {
+    staged_done_.emplace_back(token, committed);
+  }
+
   ServingOptions options_;
   const Clock& clock_;
   Bell& bell_;
   UniqueFd epoll_;
   std::unique_ptr<Cache> cache_;
+  HostTable* table_ = nullptr;
+  std::vector<Earlier> earlier_;
   Dropped dropped_;
   Mailbox<Command> mailbox_{4096};
   std::atomic<bool> open_{true};
@@ -219,6 +281,12 @@ class Conductor final : private CacheListener {
   std::size_t first_ = 0;  ///< whose turn it is to be looked at first
   std::vector<TicketName> answered_;
   std::vector<TicketName> leased_;
+  std::unordered_map<std::uint64_t, StagedCommit> commits_;
+  std::unordered_map<std::uint64_t, StagedSlot> staged_;  ///< by token
+  std::unordered_set<SlotId> copying_slots_;
+  std::vector<std::pair<std::uint64_t, bool>> staged_done_;
+  std::uint64_t last_commit_ = 0;
+  std::uint64_t last_token_ = 0;
   std::deque<KeptEvent> events_;
   std::uint64_t event_number_ = 0;
   ServingStats stats_;

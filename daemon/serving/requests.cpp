@@ -50,6 +50,10 @@ Result<> Conductor::dispatch(Client& client,
     case wire::Op::cancel:
     case wire::Op::invalidate:
       return end(client, record, at);
+    case wire::Op::let_go:
+      earlier_done(client.ix);
+      send_done(client, record, Errc::ok);
+      return {};
   }
   return fail(Errc::invalid_argument, fmt::format("op {} is unknown", record.op));
 }
@@ -133,14 +137,19 @@ Result<> Conductor::reserve(Client& client,
     for (const ClientIx ix : members) {
       Client* other = ix == client.ix ? nullptr : find(ix);
       if (other == nullptr || grant.shard != shard_of(other->member, grant.group)) continue;
+      static_cast<void>(cache_->hand(grant.slot, ix));  // granted just now: it is open
       others[ix].push_back(grant);
       other->slots.insert(grant.slot);
       break;
     }
   }
-  send(client, record.cookie, encode_slots(record.ticket, own));
+  place_in_staging(client, own, others, at);
+  may_hold(client);
+  for (const auto& [ix, list] : others)
+    may_hold(*find(ix));
+  send(client, record.cookie, encode_slots(record.ticket, own, client.member.host_base));
   for (auto& [ix, list] : others)
-    send(*find(ix), 0, encode_slots(record.ticket, list));
+    send(*find(ix), 0, encode_slots(record.ticket, list, find(ix)->member.host_base));
   return {};
 }
 
@@ -149,6 +158,10 @@ Result<> Conductor::commit(Client& client,
                            std::span<const std::byte> payload,
                            Instant at) {
   SC_ASSIGN(const std::vector<Filled> filled, decode_filled(record, payload));
+  if (client.staging) {
+    commit_staged(client, record, filled, at);
+    return {};
+  }
   Reply reply = encode_done(wire::Event::committed, record.ticket, Errc::ok);
   for (const Filled& item : filled) {
     ++(cache_->commit(client.ix, item, at) ? reply.completion.a : reply.completion.b);
@@ -165,6 +178,13 @@ Result<> Conductor::abandon(Client& client,
   SC_ASSIGN(const std::vector<SlotId> slots, decode_slots(record, payload));
   Reply reply = encode_done(wire::Event::done, record.ticket, Errc::ok);
   for (const SlotId slot : slots) {
+    if (client.staging) {
+      if (!client.staging->holds(slot) || copying_slots_.contains(slot)) {
+        ++reply.completion.b;
+        continue;
+      }
+      client.staging->free(slot);
+    }
     ++(cache_->abandon(client.ix, slot, at) ? reply.completion.a : reply.completion.b);
     client.slots.erase(slot);
   }
@@ -221,6 +241,7 @@ void Conductor::send_lease(Client& client,
                            std::uint32_t cookie,
                            const TicketName& ticket,
                            const Lease& lease) {
+  may_hold(client);
   send(client, cookie, encode_lease(ticket, lease, client.member));
 }
 
