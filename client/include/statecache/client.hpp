@@ -293,7 +293,7 @@ class STATECACHE_API Session {
   /// The namespace as people see it: its name, or name@first-8-hex where that is ambiguous.
   [[nodiscard]] const std::string& name() const noexcept;
   [[nodiscard]] std::uint64_t epoch() const noexcept;    ///< of the daemon's run
-  [[nodiscard]] bool writable() const noexcept;          ///< slots can be written in place
+  [[nodiscard]] bool writable() const noexcept;          ///< slots lie in the arena itself, not in a staging area
   [[nodiscard]] Counters counters() const noexcept;
 
   // ---- find ----
