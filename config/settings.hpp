@@ -84,6 +84,7 @@ struct Limits {
   Nanos transfer_timeout = std::chrono::seconds(30);
   Nanos stop_time = std::chrono::seconds(30);
   std::uint32_t inflight = 1024;
+  std::uint64_t staging = 64 * kMiB;  ///< of one client that may not write in place
 };
 
 struct Metrics {

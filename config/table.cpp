@@ -190,6 +190,10 @@ constexpr auto kSettings = std::to_array<Setting>({
      "inflight",
      "Requests that one client may have open.",
      [](Settings& s) { return number_field(s.limits.inflight, 1, 65536); }},
+    {"limits",
+     "staging",
+     "Staging area of each client that may not write host memory in place.",
+     [](Settings& s) { return size_field(s.limits.staging, kMiB, kTierMax, {}); }},
 
     {"metrics",
      "listen",

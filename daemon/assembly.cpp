@@ -3,6 +3,7 @@
 #include "base/log.hpp"
 #include "config/load.hpp"
 #include "daemon/background.hpp"
+#include "daemon/control/kept.hpp"
 #include "daemon/control/server.hpp"
 #include "daemon/drives.hpp"
 #include "daemon/nvme_bench.hpp"
@@ -19,6 +20,7 @@
 #include <fmt/format.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 
 #include <algorithm>
@@ -38,7 +40,11 @@ struct SharedArena {
   std::uint64_t bytes = 0;
   UniqueFd writable;
   UniqueFd readable;
+  std::uint32_t trust_domain = 0;
+  std::uint64_t base = 0;  ///< where it begins in its tier
 };
+
+constexpr const char* kTableName = "statecached-table";
 
 std::uint64_t random_epoch() {
   std::uint64_t epoch = 0;
@@ -183,9 +189,6 @@ void warn_of_idle_settings(const config::Settings& settings) {
   if (settings.host.numa >= 0) idle("host.numa");
   if (settings.limits.lease_age_warn != config::Limits{}.lease_age_warn)
     idle("limits.lease_age_warn");
-  for (const auto& [name, tenant] : settings.tenants) {
-    if (tenant.quota != config::kUnlimited) idle(fmt::format("tenants.{}.quota", name).c_str());
-  }
 }
 
 Result<std::vector<Tenant>> tenants_of(const config::Settings& settings) {
@@ -202,12 +205,8 @@ Result<std::vector<Tenant>> tenants_of(const config::Settings& settings) {
       SC_ASSIGN(const std::uint32_t id, group_id(group));
       tenant.gids.push_back(id);
     }
-    // Domains separate memory; with one arena they would only seem to.
-    if (!from.trust_domain.empty()) {
-      return fail(
-          Errc::unsupported,
-          fmt::format("tenants.{}.trust_domain: this version keeps one arena for all", name));
-    }
+    tenant.trust_domain = trust_domain_number(from.trust_domain);
+    tenant.quota = from.quota;
     out.push_back(std::move(tenant));
   }
   return out;
@@ -249,6 +248,10 @@ class Assembly::Parts {
 
   Result<> make(const std::string& version);
   Result<> make_memories();
+  Result<> plan_host(const ArenaOptions& options);
+  Result<> make_host(ArenaOptions options);
+  bool adopt_host(ArenaOptions options, const std::vector<std::string>& names);
+  [[nodiscard]] std::byte* address_of(std::size_t index) const;
   Result<> make_drives(std::vector<Disk*>& seams);
   void make_budget();
   Result<> make_conductor(CacheSeams seams);
@@ -264,7 +267,14 @@ class Assembly::Parts {
   std::uint64_t epoch = random_epoch();
   std::uint32_t cores = usable_cores();
   std::unique_ptr<Bell> bell;
-  std::optional<Arena> host;
+  Inherited inherited;
+  std::optional<HostTable> table;  ///< where a service manager keeps it, and the arena, for the next
+  bool adopted = false;
+  std::vector<Tenant> tenants;
+  std::vector<RegionOptions> host_plan;
+  std::uint64_t host_layout = 0;  ///< a table of another one is not taken over
+  Mapping host_range;             ///< of several arenas; they are mapped within it
+  std::vector<Arena> hosts;
   std::optional<EmulatedDevice> device;
   Memories memories;
   std::vector<SharedArena> shares;
@@ -284,6 +294,8 @@ class Assembly::Parts {
 
 Result<> Assembly::Parts::make(const std::string& version) {
   warn_of_idle_settings(settings);
+  SC_ASSIGN(inherited, inherited_fds());
+  SC_ASSIGN(tenants, tenants_of(settings));
   SC_ASSIGN(bell, Bell::create());
   SC_TRY(make_memories());
   CacheSeams seams;
@@ -295,6 +307,7 @@ Result<> Assembly::Parts::make(const std::string& version) {
   }
   copier = std::make_unique<CopyThread>(memories, waker());
   seams.copier = copier.get();
+  seams.table = table ? &*table : nullptr;
   SC_TRY(make_conductor(std::move(seams)));
   return make_control(version);
 }
@@ -304,10 +317,7 @@ Result<> Assembly::Parts::make_memories() {
   options.bytes = settings.host.capacity;
   options.huge_pages = huge_pages_of(settings.host.huge_pages);
   options.name = "statecached-host";
-  SC_ASSIGN(host, Arena::create(options));
-  memories.push_back({host->data(), host->bytes()});
-  SC_ASSIGN(SharedArena host_share, share(wire::TierName::host, *host));
-  shares.push_back(std::move(host_share));
+  SC_TRY(make_host(options));
   if (settings.device.capacity == 0) return {};
   SC_ASSIGN(const DeviceBackend backend, device_backend(word_of(settings.device.backend)));
   if (backend == DeviceBackend::none) {
@@ -318,6 +328,108 @@ Result<> Assembly::Parts::make_memories() {
   memories.push_back({device->data(), device->bytes()});
   SC_ASSIGN(SharedArena device_share, share(wire::TierName::device, *device));
   shares.push_back(std::move(device_share));
+  return {};
+}
+
+/// How many equal parts the host tier has, and whose they are.
+Result<> Assembly::Parts::plan_host(const ArenaOptions& options) {
+  std::vector<std::uint32_t> domains{0};
+  for (const Tenant& tenant : tenants)
+    domains.push_back(tenant.trust_domain);
+  std::ranges::sort(domains);
+  domains.erase(std::unique(domains.begin(), domains.end()), domains.end());
+  const std::uint64_t whole = round_up(options.bytes, Arena::kHugePage);
+  const std::uint64_t part = round_down(whole / domains.size(), Arena::kHugePage);
+  if (part == 0)
+    return fail(Errc::no_space, fmt::format("host.capacity is too small for {} trust domains", domains.size()));
+  if (domains.size() > 1 && settings.device.capacity != 0) {
+    return fail(Errc::unsupported, "a device tier has one memory for all: it cannot be had with several trust domains");
+  }
+  host_layout = 1469598103934665603ULL;
+  for (const std::uint32_t domain : domains) {
+    host_plan.push_back({domain, domains.size() == 1 ? whole : part});
+    for (const std::uint64_t word : {std::uint64_t{domain}, host_plan.back().bytes})
+      host_layout = (host_layout ^ word) * 1099511628211ULL;
+  }
+  if (domains.size() == 1) return {};
+  // Side by side, so that the tier is one range of addresses to whoever moves its bytes.
+  const std::uint64_t reserved = part * domains.size() + Arena::kHugePage;
+  void* const area = ::mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (area == MAP_FAILED) return fail_errno("reserving addresses for the host tier");
+  host_range = Mapping(area, reserved);
+  return {};
+}
+
+std::byte* Assembly::Parts::address_of(std::size_t index) const {
+  if (host_plan.size() == 1) return nullptr;
+  const std::uint64_t at = round_up(reinterpret_cast<std::uintptr_t>(host_range.data()), Arena::kHugePage) -
+                           reinterpret_cast<std::uintptr_t>(host_range.data());
+  return host_range.data() + at + index * host_plan.front().bytes;
+}
+
+/// The arenas and their table that an earlier daemon left with the service manager. False: not all of
+/// them are there, or they are of other settings.
+bool Assembly::Parts::adopt_host(ArenaOptions options, const std::vector<std::string>& names) {
+  UniqueFd table_fd = inherited.take(kTableName);
+  std::vector<UniqueFd> fds;
+  for (const std::string& name : names)
+    fds.push_back(inherited.take(name));
+  if (!table_fd) return false;
+  const auto refuse = [&](const Error& error) {
+    log::warn("host memory of an earlier daemon is not taken over: {}", error.message());
+    hosts.clear();
+    return false;
+  };
+  std::uint64_t total = 0;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    options.bytes = host_plan[i].bytes;
+    options.at = address_of(i);
+    auto arena = Arena::adopt(std::move(fds[i]), options);
+    if (!arena) return refuse(arena.error());
+    hosts.push_back(std::move(*arena));
+    total += host_plan[i].bytes;
+  }
+  auto kept = HostTable::adopt(std::move(table_fd), total, host_layout);
+  if (!kept) return refuse(kept.error());
+  table.emplace(std::move(*kept));
+  return true;
+}
+
+Result<> Assembly::Parts::make_host(ArenaOptions options) {
+  SC_TRY(plan_host(options));
+  std::vector<std::string> names;
+  for (const RegionOptions& part : host_plan)
+    names.push_back(fmt::format("statecached-arena-{:08x}", part.trust_domain));
+  adopted = adopt_host(options, names);
+  std::uint64_t total = 0;
+  if (!adopted) {
+    for (const std::string& name : names)
+      forget_fd(name);
+    forget_fd(kTableName);
+    for (std::size_t i = 0; i < host_plan.size(); ++i) {
+      options.bytes = host_plan[i].bytes;
+      options.at = address_of(i);
+      SC_ASSIGN(Arena arena, Arena::create(options));
+      hosts.push_back(std::move(arena));
+    }
+  }
+  for (std::size_t i = 0; i < hosts.size(); ++i) {
+    SC_ASSIGN(SharedArena shared, share(wire::TierName::host, hosts[i]));
+    shared.trust_domain = host_plan[i].trust_domain;
+    shared.base = total;
+    shares.push_back(std::move(shared));
+    total += hosts[i].bytes();
+  }
+  memories.push_back({hosts.front().data(), total});
+  if (adopted || !has_service_manager()) return {};
+  SC_ASSIGN(table, HostTable::create(total, host_layout));
+  const auto keep = [](const std::string& name, int fd) {
+    if (const auto kept = keep_fd(name, fd); !kept)
+      log::warn("host memory will not outlive this process: {}", kept.error().message());
+  };
+  for (std::size_t i = 0; i < hosts.size(); ++i)
+    keep(names[i], hosts[i].fd());
+  keep(kTableName, table->fd());
   return {};
 }
 
@@ -377,15 +489,28 @@ void Assembly::Parts::make_budget() {
 
 Result<> Assembly::Parts::make_conductor(CacheSeams seams) {
   CacheOptions options = cache_options(settings);
-  options.host_bytes = host->bytes();
+  options.host_bytes = memories.front().bytes;
+  options.regions = host_plan;
+  for (const Tenant& tenant : tenants)
+    options.tenants.push_back({tenant.trust_domain, tenant.quota});
+  options.tenants.emplace_back();  // default
   options.device_bytes = device ? device->bytes() : 0;
+  options.slot_base = static_cast<std::uint32_t>(epoch);
   ServingOptions serving;
   serving.clients_max = settings.limits.clients;
   serving.tickets_max = settings.limits.inflight;
   serving.epoch = epoch;
+  serving.staging_bytes = settings.limits.staging;
+  serving.staging_arena = static_cast<std::uint32_t>(shares.size() - hosts.size() + 1);
   if (cores == 1) serving.spin = Nanos{0};  // spinning would keep the client from answering
   SC_ASSIGN(conductor, Conductor::create(serving, options, std::move(seams), clock, *bell));
   Cache& cache = conductor->cache();
+  if (adopted) {
+    // What was kept in memory is matched with the rows, so all of these come first.
+    SC_TRY(cache.recover(clock.now(), wall_seconds()));
+    conductor->adopt(*table);
+    return {};
+  }
   SC_TRY(cache.recover_begin(clock.now(), wall_seconds()));
   // The rest of a large catalog comes in while requests are served (design.md 8); a small one is there
   // before the first of them, which would find nothing otherwise.
@@ -420,9 +545,10 @@ Result<> Assembly::Parts::bench_nvme(const NvmeBenchWish& wish, NvmeBenchRunner:
 Result<> Assembly::Parts::make_control(const std::string& version) {
   ControlOptions options;
   options.trust_own_user = settings.socket.trust == config::Trust::same_user;
-  SC_ASSIGN(options.tenants, tenants_of(settings));
+  options.tenants = tenants;
   options.cores = cores;
   options.epoch = epoch;
+  options.earlier = conductor->earlier();
   options.connections_max = settings.limits.clients + 64;
   AdminContext context;
   context.version = version;
@@ -433,7 +559,8 @@ Result<> Assembly::Parts::make_control(const std::string& version) {
   for (const Tenant& tenant : options.tenants)
     context.tenants.push_back(tenant.name);
   context.fill = [this](Snapshot& snapshot) {
-    snapshot.huge_page_share = host->huge_share();
+    for (const Arena& host : hosts)
+      snapshot.huge_page_share += host.huge_share() / static_cast<double>(hosts.size());
     for (std::size_t i = 0; i < disks.size(); ++i) {
       const Disk& disk = *disks[i];
       snapshot.drives.push_back({disk.engine(),
@@ -453,7 +580,7 @@ Result<> Assembly::Parts::make_control(const std::string& version) {
       return bench_nvme(wish, std::move(done));
     };
   }
-  SC_ASSIGN(Listener listener, inherited_listener());
+  SC_ASSIGN(Listener listener, inherited_listener(std::move(inherited.socket)));
   if (!listener.fd) {
     SC_ASSIGN(listener,
               listen_unix(settings.socket_path(), settings.socket.mode, settings.socket.group));
@@ -466,7 +593,12 @@ Result<> Assembly::Parts::make_control(const std::string& version) {
   }
   std::vector<ArenaShare> arenas;
   for (const SharedArena& arena : shares) {
-    arenas.push_back({arena.tier, arena.bytes, arena.writable.get(), arena.readable.get()});
+    arenas.push_back({arena.tier,
+                      arena.bytes,
+                      arena.writable.get(),
+                      arena.readable.get(),
+                      arena.trust_domain,
+                      arena.base});
   }
   admin = std::make_unique<Admin>(std::move(context));
   SC_ASSIGN(server,
@@ -515,7 +647,7 @@ void Assembly::stop() {
 
 std::string Assembly::summary() const {
   const config::Settings& s = parts_->settings;
-  std::string out = fmt::format("{}, host {}", s.socket_path(), format_size(parts_->host->bytes()));
+  std::string out = fmt::format("{}, host {}", s.socket_path(), format_size(parts_->memories.front().bytes));
   if (parts_->device)
     out += fmt::format(", device {} (emulated)", format_size(parts_->device->bytes()));
   for (const auto& disk : parts_->disks)

@@ -5,9 +5,11 @@
 
 #include "tiers/memory.hpp"
 #include "base/time.hpp"
+#include "base/unique_fd.hpp"
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace statecached {
@@ -23,6 +25,7 @@ enum class CopyKind : std::uint8_t {
   checksum,  ///< compute the checksum of source
   verify,    ///< compute and compare with `expected`
   copy,      ///< source runs to destination runs, in order; both the same total
+  stage,     ///< the first payload_bytes of `foreign`, at source, to destination, and their checksum as written
 };
 
 struct MemoryRun {
@@ -40,12 +43,13 @@ struct CopyOp {
   Checksum expected;
   std::vector<MemoryRun> source;
   std::vector<MemoryRun> destination;
+  std::shared_ptr<const Mapping> foreign = nullptr;  ///< of stage: memory of somebody who may write it meanwhile
 };
 
 struct CopyDone {
   std::uint64_t tag = 0;
   bool ok = true;        ///< false: verify found other bytes, or the device failed
-  Checksum checksum;     ///< of checksum and verify
+  Checksum checksum;     ///< of checksum, verify and stage
 };
 
 /// Threads as for Disk: one submitter and poller.

@@ -28,6 +28,7 @@ struct Call {
   bool json = false;
   wire::AdminMessage message;
   std::string ns;
+  std::string tenant;
   std::string tier;
   std::string sort;
   std::string tokens_file;
@@ -75,6 +76,7 @@ void add(Call& call, std::string_view key, const std::string& value) {
 
 Result<> complete(Call& call) {
   add(call, "namespace", call.ns);
+  add(call, "tenant", call.tenant);
   add(call, "tier", call.tier);
   add(call, "sort", call.sort);
   add(call, "prefix", call.prefix);
@@ -177,9 +179,11 @@ void plain(CLI::App& app, Call& call, const char* name, const char* help) {
 void commands(CLI::App& app, Call& call) {
   plain(app, call, "status", "version, tiers, hit rates, clients, health");
   plain(app, call, "namespaces", "models served and what is stored of each");
+  plain(app, call, "tenants", "what each tenant has and may have");
   plain(app, call, "clients", "attached processes and what they hold");
   plain(app, call, "flush", "return when what is committed is durable on NVMe");
   plain(app, call, "verify", "read and check everything on NVMe");
+  plain(app, call, "audit", "recount every ledger against the objects");
   plain(app, call, "metrics", "the Prometheus page");
 
   CLI::App* ls = app.add_subcommand("ls", "objects");
@@ -200,8 +204,11 @@ void commands(CLI::App& app, Call& call) {
   how->require_option(1);
   explain->callback([&call] { call.message.command = "explain"; });
 
-  CLI::App* rm = app.add_subcommand("rm", "forget a namespace in every tier");
-  rm->add_option("namespace", call.ns, "which")->required();
+  CLI::App* rm = app.add_subcommand("rm", "forget a namespace, or what a tenant stored, in every tier");
+  auto* what = rm->add_option_group("what");
+  what->add_option("namespace", call.ns, "which");
+  what->add_option("--tenant", call.tenant, "all that this tenant stored, and what hangs on it");
+  what->require_option(1);
   rm->callback([&call] { call.message.command = "rm"; });
 
   CLI::App* drain = app.add_subcommand("drain", "stop admitting, then flush: for a planned stop");
@@ -235,7 +242,7 @@ void commands(CLI::App& app, Call& call) {
   CLI::App* store = bench->add_subcommand("store", "an engine's memory into the arena");
   store->add_option_function<std::string>(
            "--path", [&call](const std::string& path) { call.staged = path == "staged"; },
-           "trusted: written in place; staged: copied in by the daemon (staged: not yet)")
+           "trusted: written in place; staged: by the daemon, which copies and hashes")
       ->check(CLI::IsMember({"trusted", "staged"}));
   store->callback([&call] { call.message.command = "bench store"; });
   CLI::App* restore = bench->add_subcommand("restore", "the arena into an engine's memory");

@@ -131,6 +131,23 @@ std::string namespaces(const Json& j) {
   return table(rows, 2);
 }
 
+std::string tenants(const Json& j) {
+  std::vector<Row> rows{{"tenant", "quota", "device", "host", "nvme", "writing", "objects", "refused", "clients"}};
+  for (const Json& t : j.at("tenants")) {
+    const Json& bytes = t.at("bytes");
+    rows.push_back({text(t.at("tenant")),
+                    t.at("quota").is_string() ? text(t.at("quota")) : size(t.at("quota")),
+                    size(bytes.at("device")),
+                    size(bytes.at("host")),
+                    size(bytes.at("nvme")),
+                    size(t.at("writing")),
+                    text(t.at("objects")),
+                    text(t.at("refused")),
+                    text(t.at("clients"))});
+  }
+  return table(rows, 1);
+}
+
 std::string clients(const Json& j) {
   std::vector<Row> rows{{"client",
                          "namespace",
@@ -242,6 +259,7 @@ std::string shown(const std::string& command, const Json& j) {
   if (command == "status") return status(j);
   if (command == "namespaces") return namespaces(j);
   if (command == "clients") return clients(j);
+  if (command == "tenants") return tenants(j);
   if (command == "ls") return objects(j);
   if (command == "explain") return explain(j);
   if (command == "events") return events(j);
@@ -256,9 +274,13 @@ std::string shown(const std::string& command, const Json& j) {
                        size(j.at("bytes")),
                        text(j.at("bad")));
   }
+  if (command == "audit")
+    return j.at("sound").get<bool>() ? std::string("every ledger adds up\n") : text(j.at("why")) + "\n";
   if (command == "rm")
     return fmt::format(
-        "{}: {} objects forgotten\n", text(j.at("namespace")), text(j.at("objects_removed")));
+        "{}: {} objects forgotten\n",
+        text(j.contains("tenant") ? j.at("tenant") : j.at("namespace")),
+        text(j.at("objects_removed")));
   return j.dump(2) + "\n";
 }
 
@@ -284,6 +306,7 @@ bool reports_failure(const std::string& command, const std::string& json) {
   const Json j = Json::parse(json, nullptr, false);
   if (!j.is_object()) return true;
   if (command == "verify") return j.value("bad", std::uint64_t{0}) != 0;
+  if (command == "audit") return !j.value("sound", false);
   if (command == "flush") return j.value("failed_objects", std::uint64_t{0}) != 0;
   return false;
 }

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 #include <sched.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
 namespace statecache {
@@ -73,7 +74,7 @@ base::Result<ArenaMap> map_arena(int fd, const wire::ArenaInfo& info) {
   std::byte* end = at + base::round_up(info.bytes, base::kPage);
   if (at != begin) ::munmap(begin, static_cast<std::size_t>(at - begin));
   if (end < begin + room) ::munmap(end, static_cast<std::size_t>(begin + room - end));
-  return ArenaMap{base::Mapping(at, info.bytes), info.writable};
+  return ArenaMap{base::Mapping(at, info.bytes), info.writable, info.staging};
 }
 
 /// Processors this process may run on.
@@ -89,15 +90,17 @@ base::Result<wire::Frame> exchange(int socket, std::span<const std::byte> frame,
   return wire::receive_frame(socket, deadline - std::chrono::steady_clock::now());
 }
 
-base::Result<> open_session(Session::Impl& out, std::string_view path, const Member& member, Micros timeout) {
-  SC_TRY(out.spec.validate());
-  wire::AttachMessage message;
-  message.space = out.spec;
-  message.engine = to_base(member.engine);
-  message.rank = member.rank;
-  message.world = member.world;
-  message.shard = member.shard;
-  message.program = member.program;
+std::uint64_t random_number() {
+  std::uint64_t out = 0;
+  while (::getrandom(&out, sizeof out, 0) != sizeof out) {
+  }
+  return out == 0 ? 1 : out;
+}
+
+}  // namespace
+
+base::Result<Connection> connect_to(std::string_view path, const wire::AttachMessage& message, Micros timeout) {
+  Connection out;
   SC_ASSIGN(out.socket, wire::connect_unix(path));
   SC_ASSIGN(wire::Frame frame, exchange(out.socket.get(), wire::encode_request(1, message), timeout));
   SC_ASSIGN(wire::ReplyMessage reply, wire::decode_reply(frame.body));
@@ -113,15 +116,14 @@ base::Result<> open_session(Session::Impl& out, std::string_view path, const Mem
     return base::fail(base::Errc::corrupt, "attach: not one descriptor for each arena");
   }
   out.attached = std::move(*attached);
-  SC_ASSIGN(out.channel, wire::ClientChannel::open(std::move(frame.fds[0]), std::move(frame.fds[1])));
+  SC_ASSIGN(auto channel, wire::ClientChannel::open(std::move(frame.fds[0]), std::move(frame.fds[1])));
+  out.channel = std::make_shared<wire::ClientChannel>(std::move(channel));
   for (std::size_t i = 0; i < out.attached.arenas.size(); ++i) {
     SC_ASSIGN(ArenaMap arena, map_arena(frame.fds[2 + i].get(), out.attached.arenas[i]));
     out.arenas.push_back(std::move(arena));
   }
-  return {};
+  return out;
 }
-
-}  // namespace
 
 Result<Session> Session::attach(std::string_view socket, const NamespaceSpec& spec, const Member& member,
                                 Micros timeout) noexcept {
@@ -131,11 +133,22 @@ Result<Session> Session::attach(std::string_view socket, const NamespaceSpec& sp
   for (const Group& group : spec.groups) {
     (group.need == Need::end ? impl->has_end_groups : impl->has_block_groups) = true;
   }
-  if (const auto opened = open_session(*impl, socket, member, timeout); !opened) {
-    return to_status(opened.error());
-  }
+  if (const auto valid = impl->spec.validate(); !valid) return to_status(valid.error());
+  impl->path = std::string(socket);
+  impl->message.space = impl->spec;
+  impl->message.engine = to_base(member.engine);
+  impl->message.rank = member.rank;
+  impl->message.world = member.world;
+  impl->message.shard = member.shard;
+  impl->message.program = member.program;
+  impl->message.session = random_number();
+  auto connection = connect_to(socket, impl->message, timeout);
+  if (!connection) return to_status(connection.error());
+  impl->install(std::move(*connection));
+  impl->shown_as = impl->attached.name;
   // On a single core the daemon cannot answer while we spin.
   impl->spin = own_cores() > 1 && impl->attached.cores != 1;
+  if (const auto kept = impl->start_keeper(); !kept) return to_status(kept.error());
   return Session(std::move(impl));
 }
 

@@ -222,6 +222,19 @@ void Session::Impl::on_slots(const wire::Completion& completion, const Pending* 
         distrust();
         return;
       }
+      OpenSlot& open = open_slots[slot.id];
+      open = OpenSlot{};
+      open.run = run_;
+      if (record.arena == 0 && !arenas[0].staging) {
+        for (const Extent& extent : slot.where) {
+          const wire::ExtentRecord at{static_cast<std::uint64_t>(extent.data - arenas[0].map.data()), extent.bytes};
+          if (open.first.bytes == 0) {
+            open.first = at;
+          } else {
+            open.more.push_back(at);
+          }
+        }
+      }
     } else {
       slot.id = 0;
     }

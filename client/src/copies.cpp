@@ -9,6 +9,9 @@
 namespace statecache {
 namespace {
 
+/// A client that writes into a staging area commits as often as this, so that the daemon copies in what is there
+/// while the rest is written.
+constexpr std::uint64_t kStagedPart = 1U << 20U;
 /// A streaming copy of less is all head and tail.
 constexpr std::uint64_t kStreamPieceFrom = 4096;
 
@@ -134,9 +137,11 @@ Status Session::write_from(TicketId id, std::span<const Memory> memory, Micros t
   std::uint64_t total = 0;
   if (Status listed = list_wants(memory, impl_->spec, mine, total); !listed) return listed;
   mine.slots.clear();
+  bool staged = false;
   {
     Impl::Lock lock;
     if (Status in = impl_->enter(lock); !in) return in;
+    staged = std::ranges::any_of(impl_->arenas, &ArenaMap::staging);
     Ticket* ticket = impl_->find(id);
     if (ticket == nullptr || (ticket->finished && ticket->released)) {
       return failure(Errc::not_found, "no such ticket");
@@ -164,6 +169,7 @@ Status Session::write_from(TicketId id, std::span<const Memory> memory, Micros t
   mine.filled.clear();
   mine.written.clear();
   mine.unused.clear();
+  std::uint64_t uncommitted = 0;
   for (const Slot& slot : mine.slots) {
     const std::size_t found = find_place(mine.places, key_of(slot.group, slot.first));
     const bool fits = found != SIZE_MAX && slot.bytes == mine.wants[found].bytes;
@@ -173,9 +179,15 @@ Status Session::write_from(TicketId id, std::span<const Memory> memory, Micros t
       mine.unused.push_back(slot.id);
       continue;
     }
-    copy(memory[found].pieces, slot.where, slot.bytes, total >= base::kStreamFrom);
+    // What the daemon reads next is better left in the caches.
+    copy(memory[found].pieces, slot.where, slot.bytes, !staged && total >= base::kStreamFrom);
     mine.filled.push_back(Filled{slot.id, 0});
     mine.written.push_back(found);
+    uncommitted += slot.bytes;
+    if (!staged || uncommitted < kStagedPart) continue;
+    if (!commit(mine.filled)) continue;  // the ring is full: later, with the rest
+    mine.filled.clear();
+    uncommitted = 0;
   }
   if (Status status = abandon(mine.unused); !status) return status;
   if (Status status = commit(mine.filled); !status) {

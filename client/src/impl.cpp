@@ -72,20 +72,20 @@ Status Session::Impl::post(wire::Request record, Parts parts, Pending entry) {
   if (down_) return closed();
   std::size_t bytes = 0;
   for (const auto part : parts) bytes += part.size();
-  if (bytes > channel.payload_max()) {
+  if (bytes > channel->payload_max()) {
     return failure(Errc::invalid_argument,
-                   "one call may carry " + std::to_string(channel.payload_max()) + " bytes, this one has " +
+                   "one call may carry " + std::to_string(channel->payload_max()) + " bytes, this one has " +
                        std::to_string(bytes));
   }
   do {
     record.cookie = ++last_cookie;
   } while (record.cookie == 0 || pending.contains(record.cookie));
-  if (!channel.post(record, parts)) {
+  if (!channel->post(record, parts)) {
     // The daemon stops taking while its completions find no room: make room, then try once more.
     drain();
     if (down_) return closed();
-    if (!channel.post(record, parts)) {
-      if (channel.broken()) {
+    if (!channel->post(record, parts)) {
+      if (channel->broken()) {
         distrust();
         return closed();
       }
@@ -101,6 +101,7 @@ Status Session::Impl::post(wire::Request record, Parts parts, Pending entry) {
 Status Session::Impl::post_for(TicketId id, Ticket& ticket, wire::Request record, Parts parts) {
   // Such a ticket lives on only for what is still to come, and may end inside post().
   if (ticket.finished && ticket.released) return failure(Errc::not_found, "this ticket has ended");
+  if (outlived(ticket)) return closed();
   record.ticket = ticket.name;
   const auto op = static_cast<wire::Op>(record.op);
   if (Status sent = post(record, parts, Pending{op, id}); !sent) return sent;
@@ -142,6 +143,7 @@ TicketId Session::Impl::add_ticket(const base::TicketName& name) {
     node.mapped().renew(name);
     tickets.insert(std::move(node));
   }
+  tickets[id].run = run_;
   by_name[name] = id;
   return id;
 }
@@ -181,7 +183,7 @@ void Session::Impl::forget_if_done(TicketId id) {
 void Session::Impl::give_back(std::span<const Slot> slots) {
   std::vector<std::uint64_t> ids;
   for (const Slot& slot : slots) {
-    if (slot.grant == Grant::granted) ids.push_back(slot.id);
+    if (slot.grant == Grant::granted && close_slot(slot.id)) ids.push_back(slot.id);
   }
   if (ids.empty()) return;
   wire::Request record;
@@ -190,7 +192,7 @@ void Session::Impl::give_back(std::span<const Slot> slots) {
   const auto part = bytes_of(std::span<const std::uint64_t>(ids));
   // Not post(): this may run inside drain(). What finds no room here the daemon takes back by its age.
   record.cookie = 0;
-  if (channel.post(record, std::span(&part, 1))) counters.returned += ids.size();
+  if (channel->post(record, std::span(&part, 1))) counters.returned += ids.size();
 }
 
 Result<TicketId> Session::Impl::post_begin(Parts parts, Hold hold) {
@@ -256,14 +258,14 @@ void Session::Impl::drain() {
   if (down_) return;
   wire::Completion completion;
   bool progress = false;
-  while (!down_ && channel.take(completion, payload_)) {
+  while (!down_ && channel->take(completion, payload_)) {
     progress = true;
     on_completion(completion, payload_);
   }
-  if (channel.broken()) distrust();
+  if (channel->broken()) distrust();
   if (!down_) look_at_socket(std::chrono::steady_clock::now());
   if (!progress && !down_) return;
-  if (leader_) channel.poke();
+  if (leader_) channel->poke();
   if (followers_ != 0) changed_.notify_all();
 }
 
@@ -273,23 +275,23 @@ void Session::Impl::look_at_socket(SteadyTime now) {
   if (!wire::hung_up(socket.get())) return;
   // What it said before it went still counts.
   wire::Completion completion;
-  while (channel.take(completion, payload_)) on_completion(completion, payload_);
+  while (channel->take(completion, payload_)) on_completion(completion, payload_);
   down_ = true;
 }
 
 /// Spinning pays only while answers come that soon: each miss halves it, and from then on one wait in
 /// kTryAgain tries the whole again.
 std::chrono::nanoseconds Session::Impl::spin_limit() noexcept {
-  const std::chrono::nanoseconds whole = channel.take_rang() ? kSpinAfterBell : kSpin;
+  const std::chrono::nanoseconds whole = channel->take_rang() ? kSpinAfterBell : kSpin;
   if (misses_ % kTryAgain == 0) return whole;
   return misses_ < kHalvings ? whole / (1U << misses_) : std::chrono::nanoseconds::zero();
 }
 
-bool Session::Impl::spin_for(std::uint32_t seen, std::chrono::nanoseconds limit) const noexcept {
+bool Session::Impl::spin_for(const wire::ClientChannel& on, std::uint32_t seen, std::chrono::nanoseconds limit) noexcept {
   const auto until = std::chrono::steady_clock::now() + limit;
   while (std::chrono::steady_clock::now() < until) {
     for (int i = 0; i < 16; ++i) {
-      if (channel.has_completions() || channel.bell() != seen) return true;
+      if (on.has_completions() || on.bell() != seen) return true;
       relax();
     }
   }
@@ -305,13 +307,14 @@ void Session::Impl::wait_once(Lock& lock, SteadyTime deadline) {
   }
   leader_ = true;
   // Read before the mutex goes: whoever drains from now on rings it.
-  const std::uint32_t seen = channel.bell();
+  const std::shared_ptr<wire::ClientChannel> on = channel;
+  const std::uint32_t seen = on->bell();
   const auto limit = spin_limit();
   lock.unlock();
-  const bool saw = spin && spin_for(seen, limit);
+  const bool saw = spin && spin_for(*on, seen, limit);
   if (!saw) {
     const auto left = deadline - std::chrono::steady_clock::now();
-    channel.wait(std::min<base::Nanos>(left, kSlice), seen);
+    on->wait(std::min<base::Nanos>(left, kSlice), seen);
   }
   lock.lock();
   misses_ = saw ? 0 : misses_ + 1;

@@ -10,10 +10,13 @@
 #include "client/wire/control.hpp"
 #include "statecache/client.hpp"
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <memory>
 #include <memory_resource>
 #include <mutex>
+#include <thread>
 #include <unordered_map>
 
 namespace statecache {
@@ -34,10 +37,31 @@ using SteadyTime = std::chrono::steady_clock::time_point;
 struct ArenaMap {
   base::Mapping map;
   bool writable = false;
+  bool staging = false;
+};
+
+/// What one exchange over the socket brings.
+struct Connection {
+  base::UniqueFd socket;
+  std::shared_ptr<wire::ClientChannel> channel;
+  std::vector<ArenaMap> arenas;
+  wire::AttachedReply attached;
+};
+[[nodiscard]] base::Result<Connection> connect_to(std::string_view path, const wire::AttachMessage& message,
+                                                  Micros timeout);
+
+/// A slot that was granted and neither committed nor given up. What it covers of the host arena: nearly always
+/// one extent, and then nothing is allocated.
+struct OpenSlot {
+  std::uint64_t run = 0;
+  wire::ExtentRecord first{};
+  std::vector<wire::ExtentRecord> more;
 };
 
 struct Ticket {
   base::TicketName name;
+  std::uint64_t run = 0;              ///< the daemon's run that knows it: Impl::run()
+  std::vector<wire::ExtentRecord> was_leased;  ///< of an earlier run: what the lease gave, in the host arena
   bool joined = false;
   bool finished = false;
   bool released = false;
@@ -77,17 +101,42 @@ class STATECACHE_LOCAL Session::Impl {
   using Lock = std::unique_lock<std::mutex>;
   using Parts = std::span<const std::span<const std::byte>>;
 
+  Impl() = default;
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+  /// Ends the keeper.
+  ~Impl();
+
   // ---- set by attach, constant from then on ----
-  base::UniqueFd socket;
-  wire::ClientChannel channel;
-  std::vector<ArenaMap> arenas;
+  std::string path;
+  wire::AttachMessage message;
   base::NamespaceSpec spec;
   std::vector<std::uint16_t> shards;  ///< this member's, of each group
-  wire::AttachedReply attached;
+  std::string shown_as;
   bool spin = false;
   bool has_end_groups = false;
   bool has_block_groups = false;
   unsigned forks = fork_generation();
+
+  // ---- of the daemon's run that it is attached to: with the mutex ----
+  base::UniqueFd socket;              ///< replaced by the keeper alone, which may poll it without the mutex
+  std::shared_ptr<wire::ClientChannel> channel;
+  std::vector<ArenaMap> arenas;
+  wire::AttachedReply attached;
+
+  // ---- reattach.cpp ----
+  /// Takes the connection over; with the mutex, or before anybody else knows of this object.
+  void install(Connection&& connection);
+  /// Starts the thread that notices the daemon's end and attaches again.
+  base::Result<> start_keeper();
+  /// Counts the daemon's runs that this Session was attached to.
+  [[nodiscard]] std::uint64_t run() const noexcept { return run_; }
+  /// The daemon that knew it has gone: its calls end here.
+  [[nodiscard]] bool outlived(const Ticket& ticket) const noexcept { return down_ || ticket.run != run_; }
+  /// The slot was given up or filled; false: it is of an earlier run, and the daemon must not hear of it.
+  bool close_slot(SlotId slot);
+  /// Tells the daemon when nothing of an earlier run is used any more.
+  void let_go_of_former();
 
   // ---- impl.cpp ----
   [[nodiscard]] bool forked() const noexcept { return fork_generation() != forks; }
@@ -148,8 +197,10 @@ class STATECACHE_LOCAL Session::Impl {
   std::pmr::unordered_map<base::TicketName, TicketId> by_name{&pool};
   std::pmr::unordered_map<std::uint32_t, InternalReserve> internal{&pool};
   std::pmr::unordered_map<std::uint32_t, Pending> pending{&pool};
+  std::pmr::unordered_map<SlotId, OpenSlot> open_slots{&pool};
   std::vector<wire::WantRecord> wants;      ///< of the record in hand; kept for their capacity
   std::vector<wire::FilledRecord> filled;
+  std::vector<SlotId> given_up;
   std::uint32_t last_cookie = 0;
   TicketId last_ticket = 0;
   Counters counters;
@@ -159,8 +210,15 @@ class STATECACHE_LOCAL Session::Impl {
   void pass_on();
   void look_at_socket(SteadyTime now);
   /// Spins for a moment; true when it saw something.
-  [[nodiscard]] bool spin_for(std::uint32_t seen, std::chrono::nanoseconds limit) const noexcept;
+  [[nodiscard]] static bool spin_for(const wire::ClientChannel& on, std::uint32_t seen, std::chrono::nanoseconds limit) noexcept;
   [[nodiscard]] std::chrono::nanoseconds spin_limit() noexcept;
+  void keep_attached();
+  [[nodiscard]] bool wait_for_end() const;
+  [[nodiscard]] bool pause(std::chrono::milliseconds time) const;
+  void on_end();
+  void lose_everything();
+  [[nodiscard]] std::vector<wire::ExtentRecord> in_use() const;
+  [[nodiscard]] std::vector<wire::ExtentRecord> offsets_of(const Lease& lease) const;
 
   // ---- completions.cpp ----
   void on_completion(const wire::Completion& completion, std::span<const std::byte> payload);
@@ -172,9 +230,15 @@ class STATECACHE_LOCAL Session::Impl {
   [[nodiscard]] bool resolve(std::uint8_t arena, std::uint16_t extents, std::uint64_t offset, std::uint64_t bytes,
                              std::span<const std::byte> table, Extents& out) const;
   /// What came is not what a daemon of ours sends: nothing of it is believed any more.
-  void distrust() noexcept { down_ = true; }
+  void distrust() noexcept { down_ = distrusted_ = true; }
 
   bool down_ = false;
+  bool distrusted_ = false;              ///< a daemon that is not attached to again
+  std::uint64_t run_ = 0;
+  bool declared_ = false;                ///< the daemon keeps something of an earlier run for us
+  std::vector<std::vector<ArenaMap>> former_;  ///< arenas that leases and slots of earlier runs lie in
+  base::UniqueFd stop_;                  ///< eventfd: the keeper ends
+  std::unique_ptr<std::thread> keeper_;
   bool leader_ = false;
   std::uint32_t misses_ = 0;  ///< spins in a row that saw nothing
   std::uint32_t followers_ = 0;

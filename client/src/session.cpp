@@ -69,6 +69,14 @@ Status lease_status(const Ticket& ticket) {
   return failure(Errc::busy, "the lease is not there yet");
 }
 
+void end_reading(Ticket& ticket) {
+  ticket.released = true;
+  ticket.leased = ticket.lease_wanted = false;
+  ticket.lease.tokens = 0;
+  ticket.lease.pieces.clear();  // keeps its memory, as a renewed ticket does
+  ticket.was_leased.clear();
+}
+
 Answer lost_answer() {
   Answer out;
   out.state = State::lost;
@@ -87,11 +95,18 @@ bool Session::connected() const noexcept {
   return impl_->enter(lock, true).ok();
 }
 
-const std::string& Session::name() const noexcept { return impl_->attached.name; }
-std::uint64_t Session::epoch() const noexcept { return impl_->attached.epoch; }
+const std::string& Session::name() const noexcept { return impl_->shown_as; }
+
+std::uint64_t Session::epoch() const noexcept {
+  if (impl_->forked()) return 0;
+  const Impl::Lock lock(impl_->mutex);
+  return impl_->attached.epoch;
+}
 
 bool Session::writable() const noexcept {
-  return std::ranges::any_of(impl_->arenas, [](const ArenaMap& arena) { return arena.writable; });
+  if (impl_->forked()) return false;
+  const Impl::Lock lock(impl_->mutex);
+  return std::ranges::any_of(impl_->arenas, [](const ArenaMap& arena) { return arena.writable && !arena.staging; });
 }
 
 Counters Session::counters() const noexcept {
@@ -353,10 +368,20 @@ Status Session::commit(std::span<const Filled> filled) noexcept {
   if (filled.empty()) return {};
   if (Status ok = check_count(filled); !ok) return ok;
   Impl::Lock lock;
-  if (Status in = impl_->enter(lock); !in) return in;
+  const Status in = impl_->enter(lock);
+  if (impl_->forked()) return in;
   std::vector<wire::FilledRecord>& records = impl_->filled;
   records.clear();
-  for (const Filled& item : filled) records.push_back(wire::FilledRecord{.slot = item.slot, .valid = item.valid});
+  for (const Filled& item : filled) {
+    if (impl_->close_slot(item.slot)) {
+      records.push_back(wire::FilledRecord{.slot = item.slot, .valid = item.valid});
+    } else {
+      ++impl_->counters.refused;  // the daemon that granted it has gone
+    }
+  }
+  if (!in) return in;
+  impl_->let_go_of_former();
+  if (records.empty()) return {};
   wire::Request record = request_of(wire::Op::commit);
   record.a = static_cast<std::uint32_t>(records.size());
   const auto part = bytes_of(std::span<const wire::FilledRecord>(records));
@@ -367,10 +392,17 @@ Status Session::abandon(std::span<const SlotId> slots) noexcept {
   if (slots.empty()) return {};
   if (Status ok = check_count(slots); !ok) return ok;
   Impl::Lock lock;
-  if (Status in = impl_->enter(lock); !in) return in;
+  const Status in = impl_->enter(lock);
+  if (impl_->forked()) return in;
+  std::vector<SlotId>& known = impl_->given_up;
+  known.clear();
+  std::ranges::copy_if(slots, std::back_inserter(known), [&](SlotId slot) { return impl_->close_slot(slot); });
+  if (!in) return in;
+  impl_->let_go_of_former();
+  if (known.empty()) return {};
   wire::Request record = request_of(wire::Op::abandon);
-  record.a = static_cast<std::uint32_t>(slots.size());
-  const auto part = std::as_bytes(slots);
+  record.a = static_cast<std::uint32_t>(known.size());
+  const auto part = bytes_of(std::span<const SlotId>(known));
   return impl_->post(record, std::span(&part, 1), Pending{wire::Op::abandon, 0});
 }
 
@@ -386,8 +418,14 @@ Status Session::taint(TicketId id) noexcept {
 
 Status Session::finish(TicketId id, const Report& report) noexcept {
   Impl::Lock lock;
-  if (Status in = impl_->enter(lock); !in) return in;
+  const Status in = impl_->enter(lock);
+  if (impl_->forked()) return in;
   Ticket* ticket = impl_->find(id);
+  if (ticket != nullptr && impl_->outlived(*ticket)) {
+    ticket->finished = true;
+    impl_->forget_if_done(id);
+    return in;
+  }
   if (ticket == nullptr) return id != 0 && id <= impl_->last_ticket ? Status{} : no_ticket();
   if (ticket->finished) return {};
   if (!ticket->joined) {
@@ -404,29 +442,39 @@ Status Session::finish(TicketId id, const Report& report) noexcept {
 
 Status Session::release(TicketId id) noexcept {
   Impl::Lock lock;
-  if (Status in = impl_->enter(lock); !in) return in;
+  const Status in = impl_->enter(lock);
+  if (impl_->forked()) return in;
   Ticket* ticket = impl_->find(id);
+  if (ticket != nullptr && impl_->outlived(*ticket)) {
+    end_reading(*ticket);
+    impl_->forget_if_done(id);
+    if (in) impl_->let_go_of_former();
+    return in;
+  }
   if (ticket == nullptr) return id != 0 && id <= impl_->last_ticket ? Status{} : no_ticket();
   if (ticket->released) return {};
   if (Status sent = impl_->post_for(id, *ticket, request_of(wire::Op::release), {}); !sent) return sent;
-  ticket->released = true;
-  ticket->leased = ticket->lease_wanted = false;
-  ticket->lease.tokens = 0;
-  ticket->lease.pieces.clear();
+  end_reading(*ticket);
   return {};
 }
 
 Status Session::cancel(TicketId id) noexcept {
   Impl::Lock lock;
-  if (Status in = impl_->enter(lock); !in) return in;
+  const Status in = impl_->enter(lock);
+  if (impl_->forked()) return in;
   Ticket* ticket = impl_->find(id);
+  if (ticket != nullptr && impl_->outlived(*ticket)) {
+    end_reading(*ticket);
+    ticket->finished = true;
+    impl_->forget_if_done(id);
+    if (in) impl_->let_go_of_former();
+    return in;
+  }
   if (ticket == nullptr) return id != 0 && id <= impl_->last_ticket ? Status{} : no_ticket();
   if (ticket->finished && ticket->released) return {};
   if (Status sent = impl_->post_for(id, *ticket, request_of(wire::Op::cancel), {}); !sent) return sent;
-  ticket->finished = ticket->released = true;
-  ticket->leased = ticket->lease_wanted = false;
-  ticket->lease.tokens = 0;
-  ticket->lease.pieces.clear();
+  ticket->finished = true;
+  end_reading(*ticket);
   return {};
 }
 
@@ -456,6 +504,7 @@ Status Session::settle(TicketId id, Micros timeout) noexcept {
 Status Session::drain(Micros timeout) noexcept {
   Impl::Lock lock;
   if (Status in = impl_->enter(lock, true); !in) return in;
+  const std::uint64_t run = impl_->run();
   // Up to here: what other threads post meanwhile is not waited for.
   std::vector<std::uint32_t> cookies;
   cookies.reserve(impl_->pending.size());
@@ -465,7 +514,7 @@ Status Session::drain(Micros timeout) noexcept {
     return cookies.empty();
   };
   const bool in_time = impl_->wait_until(lock, deadline_after(timeout), settled);
-  if (impl_->down()) return impl_->closed();
+  if (impl_->down() || impl_->run() != run) return impl_->closed();
   return in_time ? Status{} : failure(Errc::timeout, "the daemon did not answer in time");
 }
 

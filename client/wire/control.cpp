@@ -76,8 +76,23 @@ Offset<void> put_body(FlatBufferBuilder& out, const AttachMessage& m) {
   const auto engine = put(out, m.engine);
   const auto shard = out.CreateVector(m.shard);
   const auto program = out.CreateString(m.program);
-  return fb::CreateAttach(
-             out, m.version_min, m.version_max, space, engine, m.rank, m.world, shard, program)
+  std::vector<fb::Used> used;
+  used.reserve(m.in_use.size());
+  for (const ExtentRecord& extent : m.in_use)
+    used.emplace_back(extent.offset, extent.bytes);
+  const auto in_use = out.CreateVectorOfStructs(used);
+  return fb::CreateAttach(out,
+                          m.version_min,
+                          m.version_max,
+                          space,
+                          engine,
+                          m.rank,
+                          m.world,
+                          shard,
+                          program,
+                          m.session,
+                          m.again,
+                          in_use)
       .Union();
 }
 
@@ -92,7 +107,7 @@ Offset<void> put_body(FlatBufferBuilder& out, const AttachedReply& m) {
   std::vector<Offset<fb::Arena>> arenas;
   arenas.reserve(m.arenas.size());
   for (const ArenaInfo& a : m.arenas) {
-    arenas.push_back(fb::CreateArena(out, static_cast<std::uint8_t>(a.tier), a.bytes, a.writable));
+    arenas.push_back(fb::CreateArena(out, static_cast<std::uint8_t>(a.tier), a.bytes, a.writable, a.staging));
   }
   const auto name = out.CreateString(m.name);
   const auto list = out.CreateVector(arenas);
@@ -175,6 +190,17 @@ Result<AttachMessage> get_attach(const fb::Attach& from) {
   out.shard = get_vector(from.shard());
   if (out.shard.size() > kGroupsMax) return fail(Errc::invalid_argument, "attach: more shards than groups");
   out.program = get_string(from.program());
+  out.session = from.session();
+  out.again = from.again();
+  if (const auto* in_use = from.in_use(); in_use != nullptr) {
+    if (in_use->size() > kInUseMax) return fail(Errc::invalid_argument, "attach: more in use than there can be");
+    for (const fb::Used* used : *in_use) {
+      const std::uint64_t offset = used->offset();
+      const std::uint64_t bytes = used->bytes();
+      if (bytes > UINT64_MAX - offset) return fail(Errc::invalid_argument, "attach: an extent past the end");
+      out.in_use.push_back({offset, bytes});
+    }
+  }
   return out;
 }
 
@@ -206,7 +232,7 @@ Result<AttachedReply> get_attached(const fb::Attached& from) {
     if (a->tier() > static_cast<std::uint8_t>(TierName::nvme)) {
       return fail(Errc::invalid_argument, "attached: unknown tier of an arena");
     }
-    out.arenas.push_back(ArenaInfo{static_cast<TierName>(a->tier()), a->bytes(), a->writable()});
+    out.arenas.push_back(ArenaInfo{static_cast<TierName>(a->tier()), a->bytes(), a->writable(), a->staging()});
   }
   return out;
 }

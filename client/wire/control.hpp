@@ -36,7 +36,11 @@ struct AttachMessage {
   std::uint16_t world = 1;
   std::vector<std::uint16_t> shard;  ///< of each group; empty: shard 0 of all
   std::string program;               ///< for people
+  std::uint64_t session = 0;         ///< the same when it attaches again
+  bool again = false;                ///< it was attached to an earlier daemon
+  std::vector<ExtentRecord> in_use;  ///< then: what it still uses of that one's host arena
 };
+inline constexpr std::size_t kInUseMax = 1U << 20U;
 
 struct AdminMessage {
   std::string command;
@@ -54,6 +58,7 @@ struct ArenaInfo {
   TierName tier = TierName::host;
   std::uint64_t bytes = 0;
   bool writable = false;             ///< the fd may be mapped for writing
+  bool staging = false;              ///< no tier: slots of a client that may not write the arenas
 };
 
 /// Travels with the channel memfd, the doorbell eventfd, and one fd for each arena, in this order.

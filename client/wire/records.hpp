@@ -31,6 +31,7 @@ enum class Op : std::uint16_t {
   release = 11,
   cancel = 12,
   invalidate = 13,
+  let_go = 14,     ///< nothing is used any more of what was declared when attaching again
 };
 
 struct Request {

@@ -42,12 +42,23 @@ const char* to_string(EventKind kind) noexcept {
   return "unknown";
 }
 
+namespace {
+
+std::vector<std::uint64_t> region_bytes(const CacheOptions& options) {
+  std::vector<std::uint64_t> out;
+  for (const RegionOptions& region : options.regions) out.push_back(region.bytes);
+  if (out.empty()) out.push_back(options.host_bytes);
+  return out;
+}
+
+}  // namespace
+
 CacheImpl::CacheImpl(CacheOptions options, CacheSeams seams, CacheListener* listener)
     : options_(options),
       seams_(std::move(seams)),
       listener_(listener),
       device_(options.device_bytes),
-      host_(options.host_bytes),
+      host_(region_bytes(options)),
       traits_(traits_of(options.policy.name)),
       victims_{make_eviction(options.policy, Tier::device, &reuse_), make_eviction(options.policy, Tier::host, &reuse_),
                make_eviction(options.policy, Tier::nvme, &reuse_)} {
@@ -71,6 +82,8 @@ CacheImpl::CacheImpl(CacheOptions options, CacheSeams seams, CacheListener* list
   disk_backlog_.resize(disks_.size());
   disk_setbacks_.resize(disks_.size());
   health_.resize(disks_.size(), DiskHealth::good);
+  load_time_ = LoadTime(options_.nvme_bytes_per_second);
+  set_up_tenants();
 }
 
 Cache::Cache(CacheOptions options, CacheSeams seams, CacheListener* listener)
@@ -87,6 +100,13 @@ Result<std::uint64_t> Cache::recover(Instant now, std::int64_t wall_now) { retur
 Result<> Cache::recover_begin(Instant now, std::int64_t wall_now) { return impl_->recover_begin(now, wall_now); }
 bool Cache::recovering() const noexcept { return impl_->recovery_ != nullptr; }
 std::uint64_t Cache::recovered() const noexcept { return impl_->recovered_; }
+
+void Cache::adopt(Instant now) {
+  impl_->adopt(now);
+  impl_->pump();
+}
+void Cache::settle(std::span<const Extent> in_use, bool all, Instant now) { impl_->settle(in_use, all, now); }
+KeptStatus Cache::kept() const { return impl_->kept(); }
 
 Result<ClientIx> Cache::attach(const NamespaceSpec& spec, MemberInfo member, Instant now) {
   return impl_->attach(spec, std::move(member), now);
@@ -146,6 +166,10 @@ Result<> Cache::reserve(ClientIx client, const TicketName& name, std::span<const
 }
 
 bool Cache::commit(ClientIx client, const Filled& filled, Instant now) { return impl_->commit(client, filled, now); }
+bool Cache::hand(SlotId slot, ClientIx to) { return impl_->hand(slot, to); }
+bool Cache::stage(ClientIx client, const Filled& filled, StagedBytes bytes, std::uint64_t token, Instant now) {
+  return impl_->stage(client, filled, std::move(bytes), token, now);
+}
 bool Cache::abandon(ClientIx client, SlotId slot, Instant now) { return impl_->abandon(client, slot, now); }
 
 Result<> Cache::taint(ClientIx client, const TicketName& name, Instant now) {
@@ -198,6 +222,10 @@ std::vector<NamespaceStatus> Cache::namespaces() const {
   });
   return out;
 }
+
+const Histogram& Cache::wait_error() const noexcept { return impl_->wait_error_; }
+std::vector<TenantStatus> Cache::tenants() const { return impl_->tenant_statuses(); }
+std::uint64_t Cache::remove_tenant(std::uint32_t tenant, Instant now) { return impl_->remove_tenant(tenant, now); }
 
 std::string Cache::display_name(NamespaceIx ns) const { return impl_->display_name(ns); }
 Result<NamespaceIx> Cache::find_namespace(std::string_view name) const { return impl_->find_namespace(name); }

@@ -16,6 +16,7 @@
 #include "tiers/catalog.hpp"
 #include "tiers/copy_engine.hpp"
 #include "tiers/disk.hpp"
+#include "tiers/host/table.hpp"
 
 #include <boost/container/small_vector.hpp>
 
@@ -33,6 +34,27 @@ namespace statecached {
 using ClientIx = std::uint32_t;     ///< one attached process; never reused
 using NamespaceIx = std::uint32_t;
 using SlotId = std::uint64_t;       ///< index and generation of a reservation's part
+
+/// Whose state is whose. Numbers in MemberInfo are indices into CacheOptions::tenants.
+struct TenantOptions {
+  std::uint32_t trust_domain = 0;
+  std::uint64_t quota = UINT64_MAX;  ///< bytes in each tier
+};
+
+/// A part of the host tier that one trust domain has alone: an arena of its own.
+struct RegionOptions {
+  std::uint32_t trust_domain = 0;
+  std::uint64_t bytes = 0;
+};
+
+struct TenantStatus {
+  TenantOptions options;
+  std::array<std::uint64_t, kTiers> bytes{};
+  std::uint64_t objects = 0;
+  std::uint64_t writing = 0;        ///< reserved, not visible yet
+  std::uint64_t refused = 0;        ///< reservations, for its quota
+  std::uint32_t clients = 0;
+};
 
 struct CacheOptions {
   std::uint64_t device_bytes = 0;   ///< 0: no device tier. Memory arena kDeviceArena
@@ -52,6 +74,9 @@ struct CacheOptions {
   std::uint64_t (*policy_clock)() = nullptr;
   bool follow_verdict = true;       ///< false: the deepest depth always (the paper's counting)
   std::uint32_t keep_back = 1;      ///< least number of tokens left to compute, whatever a request asks
+  std::vector<TenantOptions> tenants;   ///< empty: one, without limits
+  std::vector<RegionOptions> regions;   ///< of host_bytes, in the order of addresses; empty: one
+  std::uint32_t slot_base = 0;      ///< slot names begin here: other ones than an earlier daemon's
 };
 
 inline constexpr std::uint32_t kHostArena = 0;
@@ -64,6 +89,7 @@ struct CacheSeams {
   Catalog* catalog = nullptr;       ///< null exactly when disks is empty
   CopyEngine* copier = nullptr;
   WriteBudget* budget = nullptr;    ///< null: unlimited
+  HostTable* table = nullptr;       ///< lists what the host tier holds; null: nothing outlives us there
 };
 
 /// A process that attaches. `shard[g]` is its shard of group g (empty: shard 0 everywhere).
@@ -74,9 +100,15 @@ struct MemberInfo {
   std::vector<std::uint16_t> shard;
   std::uint32_t tenant = 0;
   std::uint32_t trust_domain = 0;
-  bool may_write = true;            ///< false: every reservation is declined
+  bool may_write = true;            ///< in place; false and not staged: every reservation is declined
+  bool staged = false;              ///< writes come by stage()
+  std::uint64_t host_base = 0;      ///< where its trust domain's arena begins in the host tier
   std::string program;
   std::int32_t pid = 0;
+  std::uint64_t session = 0;        ///< its own number, the same when it attaches again; 0: none
+  std::uint64_t started = 0;        ///< of its process, as /proc says it
+  bool again = false;               ///< it was attached to an earlier daemon
+  std::vector<Extent> in_use;       ///< then: what it still reads or writes of that one's host memory
 };
 
 struct Have {
@@ -170,6 +202,12 @@ struct Filled {
   std::uint32_t valid = 0;          ///< 0: as reserved
 };
 
+/// Where a client that may not write an arena has put the bytes of a slot: runs of memory of its own.
+struct StagedBytes {
+  std::shared_ptr<const Mapping> memory;
+  ExtentList runs;
+};
+
 /// Why something was refused, dropped or lost; also the `reason` label of counters and events.
 enum class Reason : std::uint8_t {
   none, capacity, quota, tainted, read_only, parents_missing, not_worth_it, bad_range, stale_slot,
@@ -205,6 +243,11 @@ class CacheListener {
   /// A lease that was asked for while loading is there now: Cache::lease() has it.
   virtual void on_leased(const TicketName& ticket) = 0;
   virtual void on_event(const CacheEvent& event) = 0;
+  /// What stage() started has ended: committed, or refused.
+  virtual void on_staged(std::uint64_t token, bool committed) {
+    static_cast<void>(token);
+    static_cast<void>(committed);
+  }
 };
 
 struct TierStatus {
@@ -281,6 +324,16 @@ struct VerifyReport {
   std::uint64_t objects = 0, bytes = 0, bad = 0;
 };
 
+/// What an earlier daemon left in host memory.
+struct KeptStatus {
+  std::uint64_t objects = 0;        ///< that a daemon after this one would find
+  std::uint64_t listed = 0;         ///< objects that its table named
+  std::uint64_t verified = 0;       ///< of those, whole and served again
+  std::uint64_t lost = 0;           ///< other bytes, parents missing, another generation
+  std::uint64_t waiting = 0;        ///< not looked at yet
+  std::uint64_t quarantined_bytes = 0;  ///< that processes of then may still use
+};
+
 class CacheImpl;
 
 class Cache {
@@ -299,6 +352,13 @@ class Cache {
   [[nodiscard]] Result<> recover_begin(Instant now, std::int64_t wall_now);
   [[nodiscard]] bool recovering() const noexcept;
   [[nodiscard]] std::uint64_t recovered() const noexcept;  ///< objects taken over so far
+
+  /// Takes over what the table lists, after recover(). Each object is verified before it is found by
+  /// anybody; everything else in the arena is quarantined until settle() says who uses what.
+  void adopt(Instant now);
+  /// `all`: every process that may use memory of then has said what, or is gone, and `in_use` is all of it.
+  void settle(std::span<const Extent> in_use, bool all, Instant now);
+  [[nodiscard]] KeptStatus kept() const;
 
   // ---- clients ----------------------------------------------------------------------------------
   /// Opens (or finds) the namespace and registers the member. Errors: a spec that is invalid; a tier
@@ -331,8 +391,13 @@ class Cache {
   [[nodiscard]] Result<std::vector<SlotGrant>> reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now);
   /// The same, appended to `out`: a long list may be asked for in parts.
   [[nodiscard]] Result<> reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now, std::vector<SlotGrant>& out);
+  /// This shard of a reservation is written by another member of the ticket: its death ends the object.
+  [[nodiscard]] bool hand(SlotId slot, ClientIx to);
   /// True: accepted. An object becomes visible when all its shards are in.
   [[nodiscard]] bool commit(ClientIx client, const Filled& filled, Instant now);
+  /// As commit for a client that is `staged`: the bytes are copied in and hashed first, then it is
+  /// committed; on_staged(token) says how that went. False: refused at once, nothing will come.
+  [[nodiscard]] bool stage(ClientIx client, const Filled& filled, StagedBytes bytes, std::uint64_t token, Instant now);
   [[nodiscard]] bool abandon(ClientIx client, SlotId slot, Instant now);
   [[nodiscard]] Result<> taint(ClientIx client, const TicketName& name, Instant now);
   [[nodiscard]] Result<> finish(ClientIx client, const TicketName& name, std::uint32_t computed, std::uint32_t prefilled, Nanos prefill, Instant now);
@@ -363,7 +428,12 @@ class Cache {
   /// The alpha in force; none unless the policy is marconi_paper.
   [[nodiscard]] std::optional<double> alpha() const;
   [[nodiscard]] const CacheCounters& counters() const noexcept;
+  /// Of loads that were waited for: how long they took in thousandths of what the answer had said.
+  [[nodiscard]] const Histogram& wait_error() const noexcept;
   [[nodiscard]] std::vector<NamespaceStatus> namespaces() const;
+  [[nodiscard]] std::vector<TenantStatus> tenants() const;
+  /// Forgets all that this tenant stored, in every tier, and what hangs on it. How many objects.
+  [[nodiscard]] std::uint64_t remove_tenant(std::uint32_t tenant, Instant now);
   /// "name", or "name@first-8-hex" where several namespaces share the name.
   [[nodiscard]] std::string display_name(NamespaceIx ns) const;
   [[nodiscard]] Result<NamespaceIx> find_namespace(std::string_view name) const;

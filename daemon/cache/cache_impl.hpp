@@ -4,17 +4,22 @@
 //   plan.cpp       depths, the choice, holds, leases
 //   tails.cpp      the last whole block of a request, held for the next
 //   keyed.cpp      where tickets lie in the tree, and namespaces that are addressed by keys
+//   members.cpp    members that leave
+//   tenants.cpp    quotas, and which arena is whose
+//   staging.cpp    commits whose bytes are copied in first
 //   tiers.cpp      space, victims, dropping copies
 //   learning.cpp   wishes; uses, births and worth of resume points
 //   nodes.cpp      what policies that work node by node need
 //   transfers.cpp  loads, write-behind, copies down, catalog batches
 //   sweeps.cpp     flush, verify: work over everything, a bounded piece a step
+//   keeping.cpp    the table of host objects, and taking over what an earlier daemon left
 //   recovery.cpp   what the catalog says at start
 //   write_budget   what a day's writes leave (a class of its own)
 //   paths.cpp      drives that fail, the write budget, deadlines of prefetches
 //   inspect.cpp    what operators ask
 
 #include "daemon/cache/cache.hpp"
+#include "daemon/cache/load_time.hpp"
 #include "daemon/cache/write_budget.hpp"
 #include "policy/index.hpp"
 #include "policy/resume.hpp"
@@ -22,6 +27,8 @@
 #include "policy/speed.hpp"
 #include "policy/tuner.hpp"
 #include "policy/eviction.hpp"
+#include "policy/tenants.hpp"
+#include "tiers/regions.hpp"
 #include "tiers/space.hpp"
 
 #include <deque>
@@ -61,17 +68,24 @@ struct Resident {
   ObjectNumber number = 0;          ///< of its catalog row; 0 before one was planned
   std::uint32_t domain = 0;
   std::uint64_t shards_in = 0;      ///< bit per committed shard
+  std::uint64_t hashed_in = 0;      ///< of those, whose sums were computed as they were copied in
+  std::uint32_t copies_in = 0;      ///< shards being copied in
   boost::container::small_vector<std::uint32_t, 1> slots;  ///< open reservations, one a shard not yet in
   Instant reserved{};
   Tier home = Tier::none;           ///< where it is being written
   bool copying_down = false;
   bool not_worth_disk = false;      ///< priced out: may be dropped unwritten
+  std::uint32_t table_slot = HostTable::kNone;  ///< of its row in the table of host objects
+  ObjectNumber kept_number = 0;     ///< its name there; 0 before it had one
+  std::uint32_t tenant = 0;         ///< who stored it
+  bool quarantined = false;         ///< held, since a process of an earlier daemon may be reading it
 };
 
 struct DomainInfo {
   std::uint32_t number = 0;
   NodeIx root = kNil;
   bool durable = false;             ///< its row is in the catalog
+  std::uint32_t kept_number = 0;    ///< in the table of host objects; 0: not named there
 };
 
 struct SpaceInfo {
@@ -92,6 +106,9 @@ struct SpaceInfo {
   Speeds speeds;
   EngineSpeed speed;
   double saves_ends = 1;                     ///< share of its requests that save a checkpoint behind their prompt
+  std::uint32_t kept_number = 0;    ///< in the table of host objects; 0: not named there
+  std::uint32_t kept_generation = 0;
+  std::uint32_t kept_slot = HostTable::kNone;
 };
 
 struct ClientInfo {
@@ -144,6 +161,10 @@ struct Ticket {
   bool could_counted = false;       ///< where it could have resumed from was counted as used
   bool resumed_at = false;          ///< and so was where it did
   bool saved_end = false;           ///< a checkpoint behind its prompt was asked for
+  std::vector<ClientIx> released_by;
+  Instant loading_since{};
+  std::uint64_t waits_for = 0;      ///< bytes of the queue that end with the load of the chosen depth
+  Nanos predicted{};                ///< how long that would take
   bool finished = false, tainted = false, lost = false;
   std::uint32_t open_slots = 0;
   std::uint32_t resumed = 0;             ///< tokens of the deepest lease it had
@@ -182,10 +203,47 @@ struct Slot {
   TicketName ticket;
   std::uint32_t generation = 0;
   bool open = false;
+  std::uint64_t condemned = 0;      ///< its object was given up (object is kNil); space that waits for this one's writer
+  bool copying = false;             ///< its bytes are with the copier; only that commits or frees it
+};
+
+/// A slot whose bytes are being copied in.
+struct StageJob {
+  ObjectIx object = kNil;           ///< kNil: given up meanwhile
+  std::uint64_t condemned = 0;      ///< then where its space waits
+  ClientIx client = 0;
+  Filled filled;
+  std::uint64_t token = 0;
+};
+
+/// Checksums of a host object, computed so that its row can be listed.
+struct KeepSum {
+  std::vector<Checksum> sums;
+  std::size_t left = 0;
+};
+
+/// A row of an earlier daemon whose bytes are not verified yet.
+struct Adoption {
+  std::uint32_t slot = HostTable::kNone;
+  NamespaceIx space = 0;
+  Domain domain;
+  ObjectRow row;
+  PageRuns runs;
+  std::size_t parts = 0;            ///< verifications outstanding
+  bool bad = false;
+};
+
+/// Space of an object that was given up while somebody still writes there: the copier, or clients whose
+/// shards of it are open.
+struct Condemned {
+  Tier tier = Tier::none;
+  PageRuns runs;
+  std::uint32_t writers = 0;
 };
 
 struct LoadState {
   std::vector<TicketName> waiters;
+  std::uint64_t queued_to = 0;      ///< CacheImpl::queued_to_ with this one
   std::size_t parts = 0;            ///< disk operations, then verifications, outstanding
   bool failed = false;
   Reason reason = Reason::none;
@@ -240,7 +298,7 @@ struct Recovery {
   std::size_t next_node = 0;               ///< then: nodes before it are queued for eviction
 };
 
-enum class JobKind : std::uint8_t { load_read, load_verify, batch_sum, batch_data, batch_sync, batch_rows, rows_deleted, copy_down, verify_read, verify_sum };
+enum class JobKind : std::uint8_t { load_read, load_verify, batch_sum, batch_data, batch_sync, batch_rows, rows_deleted, copy_down, verify_read, verify_sum, stage, keep_sum, adopt_verify };
 
 struct Job {
   JobKind kind = JobKind::load_read;
@@ -297,6 +355,49 @@ class CacheImpl {
   Result<> append_keys(const TicketName& name, ClientIx client, std::span<const Digest> keys, std::uint32_t computed);
   Result<> reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now, std::vector<SlotGrant>& out);
   bool commit(ClientIx client, const Filled& filled, Instant now);
+  // tenants.cpp
+  /// While it lives, host memory is that of this namespace's trust domain, and only its tenants give up any.
+  class Focus {
+   public:
+    Focus(CacheImpl& cache, NamespaceIx ns) : cache_(cache) { cache_.focus_on(cache_.region_of(ns)); }
+    ~Focus() { cache_.focus_on(Regions::kAll); }
+    Focus(const Focus&) = delete;
+    Focus& operator=(const Focus&) = delete;
+
+   private:
+    CacheImpl& cache_;
+  };
+  void set_up_tenants();
+  void focus_on(std::size_t region);
+  [[nodiscard]] std::size_t region_of(NamespaceIx ns) const;
+  [[nodiscard]] std::uint32_t tenant_of(NodeIx node) const;
+  [[nodiscard]] std::uint32_t default_tenant(NamespaceIx ns) const;
+  bool make_quota_room(std::uint32_t tenant, Tier tier, std::uint64_t bytes, Instant now);
+  std::uint64_t evict_own(std::uint32_t tenant, Tier tier, std::uint64_t bytes, Instant now);
+  void enforce_quotas(Instant now);
+  [[nodiscard]] std::vector<TenantStatus> tenant_statuses() const;
+  std::uint64_t remove_tenant(std::uint32_t tenant, Instant now);
+
+  // keeping.cpp
+  void adopt(Instant now);
+  void settle(std::span<const Extent> in_use, bool all, Instant now);
+  [[nodiscard]] KeptStatus kept() const;
+  void keep(ObjectIx o, Instant now);
+  void unkeep(ObjectIx o);
+  void list(ObjectIx o, std::span<const Checksum> sums, Instant now);
+  void kept_sum(const Job& job, const CopyDone& done, Instant now);
+  void submit_adoptions();
+  void adopt_part(const Job& job, bool ok, Instant now);
+  bool build_adopted(Adoption& adoption, Instant now);
+  bool adopt_namespaces(std::vector<std::pair<std::uint32_t, CatalogRow>>& rows, Instant now);
+  [[nodiscard]] bool used_from_before(const PageRuns& runs) const;
+
+  bool stage(ClientIx client, const Filled& filled, StagedBytes bytes, std::uint64_t token, Instant now);
+  void staged(const CopyDone& done, Instant now);
+  void condemn(ObjectIx o);
+  void one_writer_less(std::uint64_t condemned);
+  bool end_condemned(std::uint32_t slot);
+  bool hand(SlotId slot, ClientIx to);
   bool abandon(ClientIx client, SlotId id, Instant now);
   Result<> finish(ClientIx client, const TicketName& name, std::uint32_t prefilled, Nanos prefill, Instant now);
   Result<> release(ClientIx client, const TicketName& name, bool cancelled, Instant now);
@@ -308,7 +409,7 @@ class CacheImpl {
   // tiers.cpp
   [[nodiscard]] bool present(Tier tier) const noexcept;
   [[nodiscard]] Tier below(Tier tier) const noexcept;  ///< the next lower tier present, or none
-  [[nodiscard]] Space& space_of(Tier tier) { return tier == Tier::device ? device_ : host_; }
+  [[nodiscard]] Regions& space_of(Tier tier) { return tier == Tier::device ? device_ : host_; }
   /// Gives up what has a keep value below `worth` for it.
   bool allocate(Tier tier, std::uint64_t bytes, bool contiguous, PageRuns& out, Instant now, double worth = kAnyWorth);
   std::uint64_t evict(Tier tier, std::uint64_t bytes, Instant now, double worth = kAnyWorth);
@@ -402,7 +503,7 @@ class CacheImpl {
   CacheCounters counters_;
   Index index_;
   std::vector<Resident> residents_;
-  Space device_, host_;
+  Regions device_, host_;
   std::vector<Space> disks_;
   PolicyTraits traits_;
   std::unique_ptr<Tuner> tuner_;                       ///< of marconi_paper, where alpha is not given
@@ -428,6 +529,31 @@ class CacheImpl {
 
   std::unordered_map<ObjectIx, LoadState> loads_;
   std::unordered_map<std::uint64_t, Job> jobs_;
+  Histogram wait_error_;
+  std::uint64_t loading_bytes_ = 0; ///< claimed for loads that have not ended
+  std::uint64_t queued_to_ = 0;     ///< bytes of all loads ever begun
+  LoadTime load_time_;
+  std::uint32_t reads_measured_ = 0;
+  double nvme_rate_ = 0;            ///< bytes a second of one read
+  std::vector<TenantStatus> tenants_;
+  std::array<TenantEviction*, kTiers> tenant_victims_{};  ///< null: one tenant, nothing to tell apart
+  std::vector<std::vector<bool>> region_tenants_;
+  std::unordered_map<ObjectIx, KeepSum> keep_sums_;
+  ObjectNumber next_kept_ = 1;
+  std::uint32_t next_kept_space_ = 1, next_kept_domain_ = 1;
+  std::deque<Adoption> adopting_;   ///< parents first; the first adopting_sent_ are being verified
+  std::size_t adopting_sent_ = 0;
+  std::uint64_t adopting_done_ = 0; ///< how many left the front so far
+  std::unordered_map<ObjectNumber, ObjectIx> adopted_;
+  KeptStatus kept_;
+  bool quarantine_ = false;         ///< some of the arena may be in use by processes of before
+  bool all_settled_ = true;         ///< and it is known which: in_use_
+  std::vector<Extent> in_use_;
+  PageRuns quarantined_;            ///< taken in host_, nobody's
+  std::vector<std::pair<ObjectIx, ObjectNumber>> quarantined_objects_;
+  std::unordered_map<std::uint64_t, StageJob> stage_jobs_;  ///< by tag
+  std::unordered_map<std::uint64_t, Condemned> condemned_;
+  std::uint64_t next_condemned_ = 1;
   std::uint64_t next_tag_ = 1;
   std::deque<WriteBatch> batches_;                     ///< in the order in which their rows are written
   std::uint64_t next_batch_ = 1;
@@ -530,6 +656,7 @@ class CacheImpl {
   std::vector<Choice> choices_;
   std::vector<ObjectIx> fresh_;
   std::vector<Held> letting_go_;
+  void predict(Ticket& ticket, std::span<const ObjectIx> to_load, std::span<const ObjectIx> fresh, Instant now);
   void list_choices(Ticket& ticket, std::span<Usable> depths);
   void add_runs(const PageRuns& runs, std::uint32_t arena, std::uint16_t shard, std::uint64_t padded, std::uint64_t bytes, ExtentList& out) const;
   void unhold_all(std::span<const Held> held, Instant now);

@@ -27,7 +27,7 @@ TierStatus CacheImpl::tier_status(Tier tier) const {
   TierStatus status;
   status.objects = object_count_[index(tier)];
   status.held_bytes = held_bytes_[index(tier)];
-  const auto add = [&](const Space& space) {
+  const auto add = [&](const auto& space) {
     status.capacity += space.capacity();
     status.used += space.used();
     status.peak += space.peak();
@@ -177,6 +177,24 @@ Result<> CacheImpl::audit() const {
       if (object.holds > 0) held[t] += object.bytes;
     }
   }
+  std::vector<TenantStatus> tenants(tenants_.size());
+  for (ObjectIx o = 0; o < index_.object_slots(); ++o) {
+    const Object& object = index_.object(o);
+    if (object.state == ObjectState::free) continue;
+    TenantStatus& tenant = tenants.at(residents_[o].tenant);
+    if (object.state == ObjectState::writing || object.state == ObjectState::committed) tenant.writing += object.bytes;
+    for (std::size_t t = 0; t < kTiers; ++t) {
+      if (object.in(t)) tenant.bytes[t] += object.bytes;
+    }
+  }
+  for (std::size_t i = 0; i < tenants.size(); ++i) {
+    if (tenants[i].bytes != tenants_[i].bytes || tenants[i].writing != tenants_[i].writing) {
+      return fail(Errc::internal, fmt::format("what tenant {} has does not add up", i));
+    }
+  }
+  for (const auto& [number, waiting] : condemned_) used[index(waiting.tier)] += bytes_of(waiting.runs);
+  used[index(Tier::host)] += bytes_of(quarantined_);
+  for (const Adoption& waiting : adopting_) used[index(Tier::host)] += bytes_of(waiting.runs);
   if (!verifies_.empty()) used[index(Tier::host)] += verifies_.front().buffered;
   const auto differs = [](const char* what, std::uint64_t is, std::uint64_t should) {
     return fail(Errc::internal, fmt::format("{} is {}, the objects add up to {}", what, is, should));

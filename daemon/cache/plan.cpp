@@ -56,8 +56,9 @@ void CacheImpl::list_choices(Ticket& ticket, std::span<Usable> depths) {
       point.bytes += object.bytes;
     }
     if (covers.empty()) point.tier = Tier::none;
-    const double wait = point.bytes == 0 ? 0 : static_cast<double>(point.bytes) / space.speeds.load[index(Tier::nvme)];
-    point.ready_in = from_seconds(wait);
+    // What is on its way already comes first.
+    const std::uint64_t queued = point.bytes == 0 ? 0 : loading_bytes_;
+    point.ready_in = point.bytes == 0 ? Nanos{} : from_seconds(load_time_.seconds(point.bytes + queued));
     point.recompute = from_seconds(space.spec.cost.flops(base, depth) / rate);
     choice.seconds = options_.follow_verdict ? visible + space.spec.cost.flops(depth, size) / rate : -static_cast<double>(depth);
     choice.bytes = point.bytes;
@@ -67,10 +68,29 @@ void CacheImpl::list_choices(Ticket& ticket, std::span<Usable> depths) {
   }
 }
 
+/// When the last of what the chosen depth loads is there. What is on its way already, for others, may be nearly there.
+void CacheImpl::predict(Ticket& ticket, std::span<const ObjectIx> to_load, std::span<const ObjectIx> fresh, Instant now) {
+  for (ObjectIx o : fresh) {
+    loading_bytes_ += index_.object(o).bytes;
+    queued_to_ += index_.object(o).bytes;
+    loads_[o].queued_to = queued_to_;
+  }
+  std::uint64_t last = 0;
+  for (ObjectIx o : to_load) last = std::max(last, loads_.at(o).queued_to);
+  const std::uint64_t ended = queued_to_ - loading_bytes_;
+  ticket.waits_for = last > ended ? last - ended : 1;
+  ticket.loading_since = now;
+  ticket.predicted = from_seconds(load_time_.seconds(ticket.waits_for));
+  for (Point& point : ticket.answer.points) {
+    if (point.tokens == ticket.chosen) point.ready_in = ticket.predicted;
+  }
+}
+
 /// Matches the ticket's sequence, lists the depths it could resume from, chooses one and holds what it
 /// needs (hold != none), loading what lies on NVMe when `load`.
 void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, bool load, Instant now) {
   let_go(ticket, now);
+  const Focus focus(*this, ticket.space);
   const SpaceInfo& space = spaces_[ticket.space];
   path_.clear();
   const std::vector<NodeIx>& path = path_;
@@ -163,6 +183,7 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
     }
     if (!choice.to_load.empty()) {
       ticket.loading = choice.to_load.size();
+      predict(ticket, choice.to_load, fresh, now);
       answer.state = TicketState::loading;
       for (ObjectIx o : choice.to_load) loads_[o].waiters.push_back(ticket.name);
       start_loads(ticket, fresh, now);

@@ -194,12 +194,14 @@ bool CacheImpl::recover_object(const ObjectRow& row, Instant now) {
   resident.payload = row.payload_bytes;
   resident.shards = group.shards;
   resident.hits = row.hits;
+  resident.tenant = default_tenant(row.ns - 1);
   Node& home = index_.node(node);
   home.last_use = std::max(home.last_use, used);
   index_.enter(o, Tier::nvme);
   ++spaces_[object.space].objects;
   spaces_[object.space].bytes[index(Tier::nvme)] += object.bytes;
   ++object_count_[index(Tier::nvme)];
+  tenants_[resident.tenant].bytes[index(Tier::nvme)] += object.bytes;
   recovery_->seen.emplace(key(row.number), o);
   return true;
 }

@@ -52,30 +52,6 @@ Result<ClientIx> CacheImpl::attach(const NamespaceSpec& spec, MemberInfo member,
   return static_cast<ClientIx>(clients_.size() - 1);
 }
 
-void CacheImpl::detach(ClientIx ix, Instant now) {
-  ClientInfo& client = clients_.at(ix);
-  if (!client.attached) return;
-  client.attached = false;
-  while (!client.slots.empty()) {
-    const std::uint64_t id = *client.slots.begin();
-    if (!abandon(ix, id, now)) client.slots.erase(id);
-  }
-  while (!client.tickets.empty()) {
-    const TicketName name = *client.tickets.begin();
-    client.tickets.erase(name);
-    Ticket* ticket = find_ticket(name);
-    if (ticket == nullptr) continue;
-    std::erase(ticket->joined, ix);
-    if (ticket->joined.empty()) {
-      end_ticket(name, now);
-    } else {
-      if (ticket->members > 1) --ticket->members;
-      maybe_end(*ticket, now);
-    }
-  }
-  --spaces_[client.space].clients;
-}
-
 Ticket* CacheImpl::find_ticket(const TicketName& name) {
   const auto it = tickets_.find(name);
   return it == tickets_.end() ? nullptr : &it->second;
@@ -130,6 +106,7 @@ CacheImpl::TicketMap::node_type CacheImpl::new_ticket() {
   keep(fresh.marks, old.marks);
   keep(fresh.held, old.held);
   keep(fresh.joined, old.joined);
+  keep(fresh.released_by, old.released_by);
   keep(fresh.answer.points, old.answer.points);
   keep(fresh.answer.wishes, old.answer.wishes);
   keep(fresh.wish_worth, old.wish_worth);
@@ -287,7 +264,7 @@ Reason CacheImpl::check_want(const Ticket& ticket, const SpaceInfo& space, const
     const auto& wanted = ticket.answer.wishes;
     const bool wished = std::find(wanted.begin(), wanted.end(), want.end - group.lookahead) != wanted.end();
     // Not asked for, but an engine may only be able to save where its chunks end: welcome while there is room.
-    const Space& top = options_.device_bytes > 0 ? device_ : host_;
+    const Regions& top = options_.device_bytes > 0 ? device_ : host_;
     const double room = options_.policy.clean_share * static_cast<double>(top.capacity());
     if (!wished && static_cast<double>(top.available()) < room) return Reason::not_worth_it;
   }
@@ -340,7 +317,8 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
     return answer;
   };
   if (const Reason reason = check_want(ticket, space, asked); reason != Reason::none) return refuse(GrantKind::declined, reason);
-  if (!clients_[client].member.may_write) return refuse(GrantKind::declined, Reason::read_only);
+  const MemberInfo& member = clients_[client].member;
+  if (!member.may_write && !member.staged) return refuse(GrantKind::declined, Reason::read_only);
   const Group& group = space.spec.groups[asked.group];
   if (group.need == Need::end && asked.end > ticket.prompt) ticket.saved_end = true;
 
@@ -378,8 +356,13 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   const std::uint64_t payload = want.bytes != 0 ? want.bytes : space.spec.payload_bytes(want.group, want.end - want.first);
   object.bytes = padded_bytes(payload, group.shards);
   PageRuns runs;
-  Tier home = present(Tier::device) ? Tier::device : Tier::host;
   const std::uint64_t evictions = counters_.evictions;
+  // Staged bytes are copied by a thread of ours, which writes host memory.
+  Tier home = present(Tier::device) && !(member.staged && present(Tier::host)) ? Tier::device : Tier::host;
+  if (!make_quota_room(member.tenant, home, object.bytes, now)) {
+    ++tenants_[member.tenant].refused;
+    return refuse(GrantKind::no_space, Reason::quota);
+  }
   if (!allocate(home, object.bytes, group.contiguous, runs, now, worth_of(ticket, asked))) {
     if (home == Tier::host || !present(Tier::host)) return refuse(GrantKind::no_space, Reason::capacity);
     home = Tier::host;
@@ -414,6 +397,8 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   resident.payload = payload;
   resident.shards = group.shards;
   resident.home = home;
+  resident.tenant = member.tenant;
+  tenants_[member.tenant].writing += object.bytes;
   resident.domain = ticket.domain_number;
   resident.reserved = now;
   resident.id = id_of(ticket, want.group, want.first, want.end);
@@ -425,7 +410,7 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
     std::uint32_t s = 0;
     if (free_slots_.empty()) {
       s = static_cast<std::uint32_t>(slots_.size());
-      slots_.emplace_back();
+      slots_.emplace_back().generation = options_.slot_base;
     } else {
       s = free_slots_.back();
       free_slots_.pop_back();
@@ -455,6 +440,7 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
 
 Result<> CacheImpl::reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now, std::vector<SlotGrant>& out) {
   SC_ASSIGN(Ticket * ticket, ticket_of(client, name));
+  const Focus focus(*this, ticket->space);
   if (traits_.whole_nodes) prepare_insert(*ticket, wants, now);
   for (const WantItem& want : wants) {
     ++counters_.reservations;
@@ -467,6 +453,7 @@ Result<> CacheImpl::reserve(ClientIx client, const TicketName& name, std::span<c
 void CacheImpl::close_slot(std::uint32_t s) {
   Slot& slot = slots_[s];
   slot.open = false;
+  slot.copying = false;
   auto& of_object = residents_[slot.object].slots;
   of_object.erase(std::find(of_object.begin(), of_object.end(), s));
   clients_[slot.client].slots.erase(std::uint64_t{slot.generation} << 32U | s);
@@ -477,8 +464,12 @@ void CacheImpl::close_slot(std::uint32_t s) {
 bool CacheImpl::commit(ClientIx client, const Filled& filled, Instant now) {
   const auto s = static_cast<std::uint32_t>(filled.slot);
   const ClientInfo& who = clients_.at(client);
-  const bool known = s < slots_.size() && slots_[s].open && slots_[s].generation == filled.slot >> 32U;
+  const bool known = s < slots_.size() && slots_[s].open && !slots_[s].copying && slots_[s].generation == filled.slot >> 32U;
   if (!known || clients_[slots_[s].client].member.engine != who.member.engine || clients_[slots_[s].client].space != who.space) {
+    ++counters_.commits_refused;
+    return false;
+  }
+  if (end_condemned(s)) {
     ++counters_.commits_refused;
     return false;
   }
@@ -500,11 +491,16 @@ bool CacheImpl::commit(ClientIx client, const Filled& filled, Instant now) {
     return false;
   }
   const TicketName ticket_name = slot.ticket;
+  if (partial) {
+    resident.sums.clear();  // of other bytes, under another id
+    resident.hashed_in = 0;
+  }
   close_slot(s);
   resident.shards_in |= std::uint64_t{1} << slot.shard;
   ++counters_.commits;
   if (static_cast<std::uint16_t>(std::popcount(resident.shards_in)) == resident.shards) {
     object.state = ObjectState::committed;
+    if (resident.hashed_in != resident.shards_in) resident.sums.clear();  // some were written in place
     appear(slot.object, now);
   }
   if (Ticket* ticket = find_ticket(ticket_name); ticket != nullptr) {
@@ -539,6 +535,7 @@ void CacheImpl::appear(ObjectIx o, Instant now) {
     }
     object.state = ObjectState::visible;
     Resident& resident = residents_[ix];
+    tenants_[resident.tenant].writing -= object.bytes;
     entered(ix, resident.home, now);
     stamp(object.node, now);
     counters_.bytes_stored += object.bytes;
@@ -576,8 +573,8 @@ void CacheImpl::discard_unborn(ObjectIx o, Instant now) {
   Resident& resident = residents_[o];
   Object& object = index_.object(o);
   SC_ASSERT(object.state == ObjectState::writing || object.state == ObjectState::committed);
-  while (!resident.slots.empty()) close_slot(resident.slots.back());
-  space_of(resident.home).free(resident.runs[index(resident.home)]);
+  tenants_[resident.tenant].writing -= object.bytes;
+  condemn(o);
   // What hangs on it was never visible either.
   const std::vector<ObjectIx> waiting = object.holds > 0 ? children_of(o) : std::vector<ObjectIx>{};
   for (ObjectIx child : waiting) {
@@ -592,10 +589,13 @@ void CacheImpl::discard_unborn(ObjectIx o, Instant now) {
 
 bool CacheImpl::abandon(ClientIx client, SlotId id, Instant now) {
   const auto s = static_cast<std::uint32_t>(id);
-  if (s >= slots_.size() || !slots_[s].open || slots_[s].generation != id >> 32U) return false;
+  if (s >= slots_.size() || !slots_[s].open || slots_[s].copying || slots_[s].generation != id >> 32U) return false;
   if (slots_[s].client != client && clients_[slots_[s].client].member.engine != clients_.at(client).member.engine) return false;
+  if (end_condemned(s)) return true;
   const TicketName name = slots_[s].ticket;
-  discard_unborn(slots_[s].object, now);
+  const ObjectIx object = slots_[s].object;
+  close_slot(s);
+  discard_unborn(object, now);
   if (Ticket* ticket = find_ticket(name); ticket != nullptr) maybe_end(*ticket, now);
   return true;
 }
@@ -622,7 +622,11 @@ Result<> CacheImpl::release(ClientIx client, const TicketName& name, bool cancel
     let_go(*ticket, now);
     let_go_tails(*ticket, now);
   }
-  ++ticket->released;
+  // Once a member, however often it says so.
+  if (std::find(ticket->released_by.begin(), ticket->released_by.end(), client) == ticket->released_by.end()) {
+    ticket->released_by.push_back(client);
+    ++ticket->released;
+  }
   if (ticket->released >= std::max<std::size_t>(ticket->members, 1) || cancelled) {
     ticket->want_lease = false;
     let_go(*ticket, now);
@@ -644,7 +648,7 @@ void CacheImpl::end_ticket(const TicketName& name, Instant now) {
   let_go_tails(*ticket, now);
   for (ClientIx client : ticket->joined) clients_[client].tickets.erase(name);
   for (std::uint32_t s = 0; ticket->open_slots > 0 && s < slots_.size(); ++s) {
-    if (slots_[s].open && slots_[s].ticket == name) discard_unborn(slots_[s].object, now);
+    if (slots_[s].open && !slots_[s].copying && slots_[s].object != kNil && slots_[s].ticket == name) discard_unborn(slots_[s].object, now);
   }
   const NodeIx anchor = ticket->anchor.node;
   if (tuner_ && ticket->finished && !ticket->lost) tell_tuner(*ticket);

@@ -181,6 +181,7 @@ bool CacheImpl::check_on_nvme(VerifyJob& verify, ObjectIx o, Instant now) {
   if (!verify.checks.empty() && verify.buffered + object.bytes > kCheckBytesMost) return false;
   Check check;
   // Nothing is given up for a check, except that one must be able to go on.
+  const Focus focus(*this, object.space);
   if (!host_.allocate(object.bytes, false, check.buffer) && (!verify.checks.empty() || !allocate(Tier::host, object.bytes, false, check.buffer, now))) return false;
   if (index_.object(o).state != ObjectState::visible || !index_.object(o).in(Tier::nvme)) {  // given up for it
     host_.free(check.buffer);

@@ -19,7 +19,7 @@ Tier CacheImpl::below(Tier tier) const noexcept {
 
 /// Space in a memory tier, giving up clean victims for it. All or nothing.
 bool CacheImpl::allocate(Tier tier, std::uint64_t bytes, bool contiguous, PageRuns& out, Instant now, double worth) {
-  Space& space = space_of(tier);
+  Regions& space = space_of(tier);
   if (bytes > space.capacity()) return false;
   while (!space.allocate(bytes, contiguous, out)) {
     const std::uint64_t missing = bytes > space.available() ? bytes - space.available() : bytes;
@@ -118,6 +118,8 @@ void CacheImpl::drop_copy(ObjectIx o, Tier tier, Reason reason, Instant now) {
   Object& object = index_.object(o);
   Resident& resident = residents_[o];
   const std::uint64_t bytes = object.bytes;
+  if (tier == Tier::host) unkeep(o);
+  tenants_[resident.tenant].bytes[index(tier)] -= bytes;
   index_.leave(o, tier);
   spaces_[object.space].bytes[index(tier)] -= bytes;
   if (object.tiers == 0) --spaces_[object.space].objects;
@@ -205,7 +207,10 @@ void CacheImpl::kill(const std::vector<ObjectIx>& list, Reason reason, Instant n
   for (ObjectIx o : order) {
     const ObjectState state = index_.object(o).state;
     if (state == ObjectState::writing || state == ObjectState::committed) discard_unborn(o, now);
-    if (state == ObjectState::visible) index_.object(o).state = ObjectState::dead;
+    if (state == ObjectState::visible) {
+      unkeep(o);
+      index_.object(o).state = ObjectState::dead;
+    }
   }
   for (ObjectIx o : order) bury(o, reason, now);
 }
@@ -259,8 +264,10 @@ void CacheImpl::entered(ObjectIx o, Tier tier, Instant now) {
   space.bytes[index(tier)] += object.bytes;
   index_.enter(o, tier);
   ++object_count_[index(tier)];
+  tenants_[residents_[o].tenant].bytes[index(tier)] += object.bytes;
   if (object.holds > 0) held_bytes_[index(tier)] += object.bytes;
   requeue(object.node, now);
+  if (tier == Tier::host) keep(o, now);
 }
 
 SegmentTerms CacheImpl::terms(NodeIx ix, Tier tier) const {

@@ -144,6 +144,7 @@ void CacheImpl::load_part_done(ObjectIx o, bool ok, Reason reason, Instant now) 
 void CacheImpl::loaded(ObjectIx o, Instant now) {
   LoadState load = std::move(loads_.at(o));
   loads_.erase(o);
+  loading_bytes_ -= index_.object(o).bytes;
   Resident& resident = residents_[o];
   if (load.failed) {
     ++counters_.load_failures;
@@ -168,6 +169,9 @@ void CacheImpl::loaded(ObjectIx o, Instant now) {
     } else if (--ticket->loading > 0) {
       continue;
     } else {
+      const Nanos took = now - ticket->loading_since;
+      if (ticket->predicted.count() > 0) wait_error_.record(static_cast<std::uint64_t>(took * 1000 / ticket->predicted));
+      if (options_.measure_speeds) load_time_.add(ticket->waits_for, seconds(took));
       ++ticket->answer.version;
       ticket->answer.state = TicketState::ready;
       ticket->answer.usable = std::max(ticket->answer.usable, ticket->chosen);
@@ -624,7 +628,10 @@ void CacheImpl::on_disk(const DiskDone& done, Instant now) {
   }
   if (ok && options_.measure_speeds && now > job.started && job.bytes >= kDiskOpBytes / 4) {
     const double rate = static_cast<double>(job.bytes) / seconds(now - job.started);
-    for (SpaceInfo& space : spaces_) space.speeds.load[index(Tier::nvme)] += (rate - space.speeds.load[index(Tier::nvme)]) / 64;
+    // The mean of the first 64 reads, then of about as many of late: what was configured may be far off.
+    reads_measured_ = std::min<std::uint32_t>(reads_measured_ + 1, 64);
+    nvme_rate_ += (rate - nvme_rate_) / reads_measured_;
+    for (SpaceInfo& space : spaces_) space.speeds.load[index(Tier::nvme)] = nvme_rate_;
   }
   for (ObjectIx o : job.objects) {
     LoadState& load = loads_.at(o);
@@ -676,6 +683,9 @@ void CacheImpl::on_copy(const CopyDone& done, Instant now) {
       unhold(o, now);
       return;
     }
+    case JobKind::stage: staged(done, now); return;
+    case JobKind::keep_sum: kept_sum(job, done, now); return;
+    case JobKind::adopt_verify: adopt_part(job, done.ok, now); return;
     case JobKind::load_read:
     case JobKind::batch_data:
     case JobKind::batch_sync:
@@ -779,8 +789,14 @@ std::size_t CacheImpl::step(Instant now) {
   step_verify(now);
   make_disk_room(now);
   copy_down(now);
-  write_behind(now);
+  for (std::size_t region = 0; region < host_.count(); ++region) {
+    focus_on(region);
+    write_behind(now);
+  }
+  focus_on(Regions::kAll);
+  enforce_quotas(now);
   submit_deletes(now);
+  submit_adoptions();
   pump();
   return count + sweep_work_;
 }

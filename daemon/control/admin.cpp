@@ -275,6 +275,18 @@ Json status_json(const Snapshot& s, const AdminContext& context) {
   out["drives"] = drives_json(s);
   out["process_written_bytes"] = s.process_written;
   out["write_budget"] = budget_json(s);
+  out["kept"] = {{"kept_objects", s.kept.objects},
+                 {"listed", s.kept.listed},
+                 {"verified", s.kept.verified},
+                 {"lost", s.kept.lost},
+                 {"waiting", s.kept.waiting},
+                 {"quarantined_bytes", s.kept.quarantined_bytes},
+                 {"earlier_clients", s.earlier_clients}};
+  // Actual wait over predicted.
+  out["wait_error"] = {{"count", s.wait_error.count()},
+                       {"p10", static_cast<double>(s.wait_error.quantile(0.1)) * 1e-3},
+                       {"p50", static_cast<double>(s.wait_error.quantile(0.5)) * 1e-3},
+                       {"p90", static_cast<double>(s.wait_error.quantile(0.9)) * 1e-3}};
   out["counters"] = counters_json(s.cache);
   out["serving"] = serving_json(s);
   return out;
@@ -455,8 +467,21 @@ Result<Admin::Render> explain_command(Conductor& conductor,
   });
 }
 
-Result<Admin::Render> rm_command(Conductor& conductor, Arguments& arguments) {
+Result<Admin::Render> rm_command(Conductor& conductor,
+                                 Arguments& arguments,
+                                 const std::vector<std::string>& tenants) {
   Cache& cache = conductor.cache();
+  if (const auto tenant = arguments.take("tenant"); tenant) {
+    SC_TRY(arguments.nothing_left());
+    const auto found = std::ranges::find(tenants, *tenant);
+    if (found == tenants.end() && *tenant != "default")
+      return fail(Errc::not_found, fmt::format("there is no tenant {}", *tenant));
+    const auto number = static_cast<std::uint32_t>(found - tenants.begin());
+    const std::uint64_t removed = cache.remove_tenant(number, conductor.now());
+    return Admin::Render([name = *tenant, removed] {
+      return print({{"tenant", name}, {"objects_removed", removed}});
+    });
+  }
   SC_ASSIGN(const NamespaceIx ns, required_namespace(cache, arguments));
   SC_TRY(arguments.nothing_left());
   const std::string name = cache.display_name(ns);
@@ -525,6 +550,9 @@ Snapshot Admin::snapshot(Conductor& conductor) const {
   out.serving = conductor.stats();
   out.clients = conductor.clients();
   out.tickets = cache.tickets();
+  out.wait_error = cache.wait_error();
+  out.kept = cache.kept();
+  out.earlier_clients = conductor.earlier().size();
   out.control_garbage = garbage.load();
   out.control_refused = refused.load();
   return out;
@@ -547,7 +575,7 @@ void Admin::execute(Conductor& conductor, const wire::AdminMessage& message, Don
   };
   if (command == "ls") return done(ls_command(conductor, arguments));
   if (command == "explain") return done(explain_command(conductor, arguments, message.tokens));
-  if (command == "rm") return done(rm_command(conductor, arguments));
+  if (command == "rm") return done(rm_command(conductor, arguments, context_.tenants));
   if (command == "events") return done(events_command(conductor, arguments));
   if (command == "config") return done(config_command(arguments, context_.settings));
   if (command == "bench") {
@@ -585,6 +613,30 @@ void Admin::execute(Conductor& conductor, const wire::AdminMessage& message, Don
     conductor.set_draining(!resume);
     if (!resume) return flush();
     return done(Render([] { return print({{"draining", false}}); }));
+  }
+  if (command == "tenants") {
+    return done(Render([list = cache.tenants(), names = context_.tenants] {
+      Json rows = Json::array();
+      for (std::size_t i = 0; i < list.size(); ++i) {
+        const TenantStatus& tenant = list[i];
+        const bool limited = tenant.options.quota != UINT64_MAX;
+        rows.push_back({{"tenant", i < names.size() ? names[i] : "default"},
+                        {"trust_domain", tenant.options.trust_domain},
+                        {"quota", limited ? Json(tenant.options.quota) : Json("unlimited")},
+                        {"bytes", by_tier(tenant.bytes)},
+                        {"objects", tenant.objects},
+                        {"writing", tenant.writing},
+                        {"refused", tenant.refused},
+                        {"clients", tenant.clients}});
+      }
+      return print({{"tenants", std::move(rows)}});
+    }));
+  }
+  if (command == "audit") {
+    const auto sound = cache.audit();
+    return done(Render([text = sound ? std::string() : sound.error().message()] {
+      return print({{"sound", text.empty()}, {"why", text}});
+    }));
   }
   if (command == "verify") {
     return cache.verify([done](const VerifyReport& report) {

@@ -157,15 +157,10 @@ Result<Listener> listen_unix(const std::string& path, unsigned mode, const std::
   return out;
 }
 
-Result<Listener> inherited_listener() {
+Result<Listener> inherited_listener(UniqueFd fd) {
   Listener out;
-  const int count = ::sd_listen_fds(1);
-  if (count < 0) return fail_errno("taking over systemd's socket", -count);
-  if (count == 0) return out;
-  if (count > 1)
-    return fail(Errc::invalid_argument,
-                fmt::format("systemd passed {} sockets; one is expected", count));
-  out.fd = UniqueFd(SD_LISTEN_FDS_START);
+  if (!fd) return out;
+  out.fd = std::move(fd);
   if (::sd_is_socket_unix(out.fd.get(), SOCK_STREAM, 1, nullptr, 0) <= 0) {
     return fail(Errc::invalid_argument, "what systemd passed is no listening Unix stream socket");
   }

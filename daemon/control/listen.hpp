@@ -24,8 +24,8 @@ struct Listener {
                                            unsigned mode,
                                            const std::string& group);
 
-/// The one socket that systemd activation passed (LISTEN_FDS), or an empty fd where there is none.
-[[nodiscard]] Result<Listener> inherited_listener();
+/// A socket that systemd activation passed; an empty fd stays one.
+[[nodiscard]] Result<Listener> inherited_listener(UniqueFd fd);
 
 /// "127.0.0.1:9400", "[::1]:9400" or a path. Only loopback addresses: the page has no access
 /// control.

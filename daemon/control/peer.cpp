@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <fstream>
 
 namespace statecached {
 namespace {
@@ -42,6 +43,30 @@ Result<Peer> peer_of(int socket) {
 UniqueFd watch_process(std::int32_t pid) {
   if (pid <= 0) return UniqueFd();
   return UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+}
+
+std::uint64_t process_started(std::int32_t pid) {
+  if (pid <= 0) return 0;
+  std::ifstream file(fmt::format("/proc/{}/stat", pid));
+  std::string text;
+  std::getline(file, text);
+  // The second field is a name in parentheses and may hold anything, blanks and parentheses too.
+  std::size_t at = text.rfind(')');
+  for (int field = 2; field < 22 && at != std::string::npos; ++field)
+    at = text.find(' ', at + 1);
+  if (at == std::string::npos) return 0;
+  std::uint64_t out = 0;
+  std::from_chars(text.data() + at + 1, text.data() + text.size(), out);
+  return out;
+}
+
+std::uint32_t trust_domain_number(const std::string& name) {
+  if (name.empty()) return 0;
+  std::uint64_t hash = 1469598103934665603ULL;  // FNV-1a
+  for (const char c : name)
+    hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
+  const auto out = static_cast<std::uint32_t>(hash ^ hash >> 32U);
+  return out == 0 ? 1 : out;
 }
 
 std::uint32_t tenant_of(const Peer& peer, std::span<const Tenant> tenants) {

@@ -128,6 +128,7 @@ class ControlServer::Impl : public std::enable_shared_from_this<Impl> {
   void accept(Door& door);
   void accept_all(Door& door);
   void watch(ClientIx client, UniqueFd pidfd);
+  void watch_earlier(const KeptClient& earlier);
   void forget(ClientIx client);
   void close_doors();
 
@@ -142,6 +143,7 @@ class ControlServer::Impl : public std::enable_shared_from_this<Impl> {
   std::unordered_map<ClientIx, std::weak_ptr<Connection>> by_client_;
   std::unordered_map<ClientIx, std::unique_ptr<stream_descriptor>> processes_;
   std::unordered_map<Page*, std::weak_ptr<Page>> pages_;
+  std::vector<std::unique_ptr<stream_descriptor>> earlier_;
   std::thread thread_;
 };
 
@@ -193,6 +195,7 @@ class ControlServer::Impl::Connection : public std::enable_shared_from_this<Conn
   bool busy_ = false;  ///< a request is with the conductor; the next is read afterwards
   bool closed_ = false;
   bool attaching_ = false;
+  std::uint32_t trust_domain_ = 0;
   std::optional<ClientIx> client_;
 };
 
@@ -285,8 +288,23 @@ void ControlServer::Impl::Connection::on_attach(std::uint64_t id,
   member.trust_domain =
       tenant == kDefaultTenant ? 0 : server_->options_.tenants[tenant].trust_domain;
   member.may_write = trusted(tenant);
+  member.staged = !member.may_write;
   member.program = attach.program.substr(0, 256);
   member.pid = peer_.pid;
+  member.started = process_started(peer_.pid);
+  member.session = attach.session;
+  member.again = attach.again;
+  for (const ArenaShare& arena : server_->arenas_) {
+    if (arena.tier == wire::TierName::host && arena.trust_domain == member.trust_domain) {
+      member.host_base = arena.base;
+      for (const wire::ExtentRecord& extent : attach.in_use) {
+        // Only within its own arena can it have been given anything.
+        if (extent.offset < arena.bytes && extent.bytes <= arena.bytes - extent.offset)
+          member.in_use.push_back({arena.base + extent.offset, extent.bytes});
+      }
+    }
+  }
+  trust_domain_ = member.trust_domain;
   attaching_ = true;
   const bool may_write = member.may_write;
   const bool sent = server_->conductor_.post(
@@ -327,17 +345,22 @@ void ControlServer::Impl::Connection::on_attached(std::uint64_t id,
   fds.push_back(std::move(attached->channel));
   fds.push_back(std::move(attached->doorbell));
   for (const ArenaShare& arena : server_->arenas_) {
+    if (arena.tier == wire::TierName::host && arena.trust_domain != trust_domain_) continue;
     body.arenas.push_back({arena.tier, arena.bytes, may_write});
     fds.emplace_back(
         ::fcntl(may_write ? arena.writable_fd : arena.readable_fd, F_DUPFD_CLOEXEC, 3));
     if (!fds.back()) return close("no descriptor is left to hand it the arena");
+  }
+  if (attached->staging) {
+    body.arenas.push_back({wire::TierName::host, attached->staging_bytes, true, true});
+    fds.push_back(std::move(attached->staging));
   }
   log::info("client {} attached: {} (pid {}, uid {}){} to {}",
             attached->client,
             peer_.pid == 0 ? "?" : "process",
             peer_.pid,
             peer_.uid,
-            may_write ? "" : ", read-only",
+            may_write ? "" : ", staged",
             body.name);
   reply(id, body, std::move(fds));
 }
@@ -499,6 +522,8 @@ class ControlServer::Impl::Page : public std::enable_shared_from_this<Page> {
 // -------------------------------------------------------------------------------------
 
 void ControlServer::Impl::start() {
+  for (const KeptClient& earlier : options_.earlier)
+    watch_earlier(earlier);
   for (const auto& door : doors_)
     accept(*door);
   thread_ = std::thread([this] {
@@ -575,6 +600,23 @@ void ControlServer::Impl::watch(ClientIx client, UniqueFd pidfd) {
   processes_.emplace(client, std::move(process));
 }
 
+/// A process of before: it attaches again and says what it uses, or it ends.
+void ControlServer::Impl::watch_earlier(const KeptClient& earlier) {
+  const auto gone = [self = shared_from_this(), pid = earlier.pid, started = earlier.started] {
+    static_cast<void>(self->conductor_.post(
+        [pid, started](Conductor& conductor) { conductor.earlier_gone(pid, started); }));
+  };
+  UniqueFd pidfd = watch_process(earlier.pid);
+  // Its number may be another's by now: only the time when it began tells.
+  if (!pidfd || process_started(earlier.pid) != earlier.started) return gone();
+  log::info("process {} was attached before and may still use host memory: waiting for it",
+            earlier.pid);
+  earlier_.push_back(std::make_unique<stream_descriptor>(io_, pidfd.release()));
+  earlier_.back()->async_wait(stream_descriptor::wait_read, [gone](const ErrorCode& error) {
+    if (!error) gone();
+  });
+}
+
 void ControlServer::Impl::forget(ClientIx client) {
   by_client_.erase(client);
   const bool watched = processes_.contains(client);
@@ -627,6 +669,7 @@ void ControlServer::Impl::stop() {
       if (const auto alive = page.lock()) alive->finish();
     }
     self->processes_.clear();
+    self->earlier_.clear();
     self->work_.reset();
   });
   thread_.join();
@@ -644,7 +687,7 @@ Result<std::unique_ptr<ControlServer>> ControlServer::create(ControlOptions opti
                                                              std::vector<ArenaShare> arenas,
                                                              Listener listener,
                                                              std::vector<Listener> metrics) {
-  if (arenas.size() + 2 > wire::kFrameFdsMax)
+  if (arenas.size() > 1024)
     return fail(Errc::invalid_argument, "too many arenas to hand out");
   auto impl = std::make_shared<Impl>(std::move(options), conductor, admin, std::move(arenas));
   impl->add_door(std::move(listener), false);

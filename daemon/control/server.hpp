@@ -21,12 +21,15 @@
 namespace statecached {
 
 /// A memory that clients map. The fds are the owner's and outlive the server; numbers in pieces and
-/// slots are indices into the list of these.
+/// slots are indices into the list of those that the client got: of the host arenas only that of its
+/// trust domain.
 struct ArenaShare {
   wire::TierName tier = wire::TierName::host;
   std::uint64_t bytes = 0;
   int writable_fd = -1;
   int readable_fd = -1;
+  std::uint32_t trust_domain = 0;
+  std::uint64_t base = 0;  ///< where it begins in the host tier
 };
 
 struct ControlOptions {
@@ -35,6 +38,7 @@ struct ControlOptions {
   std::uint32_t connections_max = 256;
   std::uint32_t cores = 1;
   std::uint64_t epoch = 0;
+  std::vector<KeptClient> earlier;  ///< processes that may use what an earlier daemon left
 };
 
 class ControlServer {

@@ -93,15 +93,16 @@ class Runs {
     std::uint64_t offset;
   };
 
-  Where add(const ExtentList& runs) {
-    if (runs.size() == 1) return {1, runs.front().offset};
+  /// Offsets count from `base` on.
+  Where add(const ExtentList& runs, std::uint64_t base) {
+    if (runs.size() == 1) return {1, runs.front().offset - base};
     if (runs.size() > std::numeric_limits<std::uint16_t>::max()) {
       overflow_ = true;
       return {0, 0};
     }
     const std::uint64_t at = table_.size();
     for (const Extent& run : runs)
-      table_.push_back({run.offset, run.bytes});
+      table_.push_back({run.offset - base, run.bytes});
     return {static_cast<std::uint16_t>(runs.size()), at};
   }
 
@@ -305,7 +306,7 @@ Reply encode_lease(const TicketName& ticket,
   Writer out(reply.payload, lease.pieces.size() * sizeof(wire::PieceRecord));
   for (const Piece& piece : lease.pieces) {
     if (piece.shard != shard_of(member, piece.group)) continue;
-    const Runs::Where where = runs.add(piece.runs);
+    const Runs::Where where = runs.add(piece.runs, piece.arena == kHostArena ? member.host_base : 0);
     wire::PieceRecord record;
     record.group = piece.group;
     record.tier_at_begin = static_cast<std::uint8_t>(piece.tier_at_begin);
@@ -327,12 +328,15 @@ Reply encode_lease(const TicketName& ticket,
   return reply;
 }
 
-Reply encode_slots(const TicketName& ticket, std::span<const SlotGrant> grants, Reply reuse) {
+Reply encode_slots(const TicketName& ticket,
+                   std::span<const SlotGrant> grants,
+                   std::uint64_t host_base,
+                   Reply reuse) {
   Reply reply = renewed(std::move(reuse), wire::Event::slots, ticket);
   Runs runs;
   Writer out(reply.payload, grants.size() * sizeof(wire::SlotRecord));
   for (const SlotGrant& grant : grants) {
-    const Runs::Where where = runs.add(grant.runs);
+    const Runs::Where where = runs.add(grant.runs, grant.arena == kHostArena ? host_base : 0);
     wire::SlotRecord record;
     record.slot = grant.slot;
     record.group = grant.group;

@@ -58,8 +58,10 @@ struct Reply {
                                  const Lease& lease,
                                  const MemberInfo& member,
                                  Reply reuse = {});
+/// `host_base`: where the client's own arena begins in the host tier.
 [[nodiscard]] Reply encode_slots(const TicketName& ticket,
                                  std::span<const SlotGrant> grants,
+                                 std::uint64_t host_base = 0,
                                  Reply reuse = {});
 [[nodiscard]] Reply encode_done(wire::Event event, const TicketName& ticket, Errc code);
 

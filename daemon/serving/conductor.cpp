@@ -61,6 +61,8 @@ Result<std::unique_ptr<Conductor>> Conductor::create(ServingOptions options,
   if (!epoll) return fail_errno("making an epoll set");
   SC_TRY(watch(epoll.get(), bell.fd(), kBellTag));
   std::unique_ptr<Conductor> out(new Conductor(options, clock, bell, std::move(epoll)));
+  out->table_ = seams.table;
+  out->reservation_age_ = cache.reservation_age;
   out->cache_ =
       std::make_unique<Cache>(cache, std::move(seams), static_cast<CacheListener*>(out.get()));
   return out;
@@ -91,6 +93,17 @@ Result<AttachedClient> Conductor::attach(const NamespaceSpec& spec, MemberInfo m
   AttachedClient out;
   SC_ASSIGN(out.channel, duplicate(client->channel.fd()));
   SC_ASSIGN(out.doorbell, duplicate(client->doorbell.get()));
+  if (member.staged) {
+    any_staged_ = true;
+    std::uint64_t largest = 0;
+    for (const Group& group : spec.groups)
+      largest = std::max(largest, group.max_bytes);
+    SC_ASSIGN(client->staging, StagingArea::create(std::max(options_.staging_bytes, largest)));
+    SC_ASSIGN(out.staging, duplicate(client->staging->fd()));
+    out.staging_bytes = client->staging->bytes();
+    for (const Group& group : spec.groups)
+      client->contiguous.push_back(group.contiguous);
+  }
   client->member = member;
   client->groups = spec.groups.size();
   client->keyed = spec.addressing == Addressing::keys;
@@ -103,6 +116,16 @@ Result<AttachedClient> Conductor::attach(const NamespaceSpec& spec, MemberInfo m
   const NamespaceIx ns = cache_->namespace_of(out.client);
   out.name = cache_->display_name(ns);
   out.generation = cache_->generation(ns);
+  if (table_ != nullptr) {
+    const MemberInfo& who = client->member;
+    client->table_entry = table_->add_client({who.session, who.pid, who.started, false});
+    // Whom a later daemon could not ask must not come to hold anything.
+    if (client->table_entry == HostTable::kNone) {
+      cache_->detach(out.client, now());
+      return fail(Errc::no_space, "the table of clients is full");
+    }
+    if (who.again) earlier_declared(out.client, who);
+  }
   by_ix_.emplace(out.client, client.get());
   clients_.push_back(std::move(client));
   ++stats_.attached;
@@ -127,27 +150,35 @@ bool Conductor::close(ClientIx ix) {
         if (!serve_step(*client, at)) break;
       }
     }
-    client->doing = Client::Doing::nothing;
     client->closed = true;
     client->backlog.clear();
     client->backlog_bytes = 0;
     ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, client->doorbell.get(), nullptr);
   }
+  // Dropped in the middle of a list: what it asked for so far is told to nobody.
+  if (client->doing == Client::Doing::reserve) give_back_grants(*client, at);
+  if (client->commit != 0) end_staged(*client);
+  client->doing = Client::Doing::nothing;
+  abandon_staged(*client, at);
   // Loads for it stop; leases stay, for its process may be reading them.
   const std::vector<TicketName> tickets(client->tickets.begin(), client->tickets.end());
   for (const TicketName& ticket : tickets) {
-    if (cache_->lease(ticket) != nullptr) continue;
+    // A member of a ticket that another began reads as well.
+    const Lease* const lease = cache_->lease(ticket);
+    if (lease != nullptr && !lease->pieces.empty()) continue;
     // It may have gone by itself meanwhile: nothing to cancel then.
     static_cast<void>(cache_->cancel(ix, ticket, at).has_value());
     client->tickets.erase(ticket);
   }
   deliver_news();
-  return client->slots.empty() && cache_->bytes_held(ix) == 0;
+  return client->slots.empty() && client->tickets.empty();
 }
 
 void Conductor::detach(ClientIx ix) {
-  if (find(ix) == nullptr) return;
+  const Client* const leaving = find(ix);
+  if (leaving == nullptr) return;
   cache_->detach(ix, now());
+  if (table_ != nullptr) table_->remove_client(leaving->table_entry);
   by_ix_.erase(ix);
   std::erase_if(clients_, [ix](const auto& client) { return client->ix == ix; });
   deliver_news();
@@ -322,6 +353,8 @@ std::size_t Conductor::turn(Instant at) {
   first_ = count == 0 ? 0 : (first_ + 1) % count;
   if (work != 0) meter_.start(now());
   const std::size_t completed = cache_->step(at);
+  finish_staged();
+  if (!unclaimed_.empty()) expire_unclaimed(at);
   deliver_news();
   for (const auto& client : clients_) {
     if (!std::exchange(client->posted, false)) continue;
@@ -365,6 +398,7 @@ std::size_t Conductor::serve(Client& client, Instant at) {
     if (client.posted) client.channel.ring();
   }
   if (client.channel.broken() && !client.closed) drop(client, "its ring says what cannot be");
+  holds_nothing(client);
   return taken;
 }
 

@@ -11,6 +11,7 @@
 #include "daemon/cache/cache.hpp"
 #include "daemon/serving/bell.hpp"
 #include "daemon/serving/codec.hpp"
+#include "daemon/serving/staging.hpp"
 #include "daemon/serving/step_meter.hpp"
 
 #include <atomic>
@@ -30,6 +31,8 @@ struct ServingOptions {
   std::uint32_t clients_max = 64;
   std::uint32_t tickets_max = 1024;  ///< open at a time, of one client
   std::uint64_t epoch = 0;
+  std::uint64_t staging_bytes = 64ULL << 20U;  ///< of each client that is staged
+  std::uint32_t staging_arena = 1;             ///< its number at the client: after the arenas
   std::size_t events_kept = 4096;
   std::size_t backlog_replies = 8192;  ///< of one client that does not read; then it is dropped
   std::uint64_t backlog_bytes = 64ULL << 20U;
@@ -42,6 +45,8 @@ struct AttachedClient {
   std::uint32_t generation = 0;
   UniqueFd channel;
   UniqueFd doorbell;
+  UniqueFd staging;  ///< of a staged client
+  std::uint64_t staging_bytes = 0;
 };
 
 struct KeptEvent {
@@ -62,7 +67,7 @@ struct ClientStatus {
   bool closed = false;  ///< no longer served; still holds what its process may be using
 };
 
-inline constexpr std::size_t kOps = static_cast<std::size_t>(wire::Op::invalidate) + 1;
+inline constexpr std::size_t kOps = static_cast<std::size_t>(wire::Op::let_go) + 1;
 
 struct ServingStats {
   std::array<std::uint64_t, kOps> records{};  ///< by wire::Op; [0]: unknown
@@ -73,6 +78,7 @@ struct ServingStats {
   std::uint64_t sleeps = 0;
   std::uint64_t commands = 0;
   std::uint64_t attached = 0;
+  std::uint64_t staging_full = 0;  ///< objects that found no room in a staging area
   Histogram begin_ns;  ///< from taking the record to posting the answer
   Histogram turn_ns;   ///< of turns that had work
   Histogram step_cpu_ns;   ///< of one step, by the clock of the conductor's processor time
@@ -115,6 +121,12 @@ class Conductor final : private CacheListener {
   /// Its process is gone (or never held anything).
   void detach(ClientIx client);
 
+  /// Takes over what an earlier daemon left in host memory; before run(), after Cache::recover().
+  void adopt(HostTable& table);
+  /// Processes that may still use memory of then, and did not attach again or end yet.
+  [[nodiscard]] std::vector<KeptClient> earlier() const;
+  void earlier_gone(std::int32_t pid, std::uint64_t started);
+
   [[nodiscard]] Cache& cache() noexcept { return *cache_; }
 
   [[nodiscard]] Instant now() const noexcept { return clock_.now(); }
@@ -146,6 +158,10 @@ class Conductor final : private CacheListener {
     std::uint64_t backlog_bytes = 0;
     std::pmr::unordered_set<TicketName> tickets;
     std::pmr::unordered_set<SlotId> slots;
+    std::unique_ptr<StagingArea> staging;  ///< of a client that may not write the arena
+    std::vector<bool> contiguous;          ///< by group
+    std::uint32_t table_entry = HostTable::kNone;
+    bool may_hold = false;                 ///< as the table says
     // A request that takes more than one step. Nothing else of this client is looked at meanwhile.
     enum class Doing : std::uint8_t { nothing, taking, reserve, commit, abandon };
     Doing doing = Doing::nothing;
@@ -157,8 +173,39 @@ class Conductor final : private CacheListener {
     std::vector<Filled> filled;
     std::vector<SlotId> abandoned;
     std::uint32_t accepted = 0, refused = 0;
+    std::uint64_t commit = 0;        ///< of a commit through the staging area: its number
 
     explicit Client(std::pmr::memory_resource* pool) : tickets(pool), slots(pool) {}
+  };
+
+  /// A process that was attached to an earlier daemon and held something.
+  struct Earlier {
+    std::uint32_t entry = 0;
+    KeptClient who;
+    bool declared = false;  ///< what it uses is known
+    std::vector<Extent> in_use;
+    ClientIx now_client = 0;
+  };
+
+  /// A commit whose bytes are being copied in.
+  struct StagedCommit {
+    ClientIx client = 0;
+    std::uint32_t cookie = 0;
+    std::size_t left = 0;   ///< copies, and one while its list is being gone through
+    Reply reply;
+  };
+
+  /// Granted shards of a ticket that nobody who joined has.
+  struct Unclaimed {
+    ClientIx reserver = 0;
+    Instant since{};
+    std::vector<SlotGrant> grants;
+  };
+
+  struct StagedSlot {
+    std::uint64_t commit = 0;
+    ClientIx client = 0;
+    SlotId slot = 0;
   };
 
   Conductor(ServingOptions options, const Clock& clock, Bell& bell, UniqueFd epoll);
@@ -220,6 +267,30 @@ class Conductor final : private CacheListener {
   void begin_list(Client& client, Client::Doing doing);
   void give_back_grants(Client& client, Instant now);
   void send_slots(Client& client);
+  /// Whose a granted shard is to write: the reserver's, or the member's that has it; null: of none that
+  /// has joined.
+  [[nodiscard]] Client* writer_of(Client& reserver, const SlotGrant& grant);
+  // shards whose member has not joined yet
+  void claim(Client& client, const TicketName& ticket, Instant now);
+  void give_up_unclaimed(const TicketName& ticket, Instant now);
+  void expire_unclaimed(Instant now);
+  // staging (staged.cpp)
+  void place_in_staging(Client& reserver, std::size_t from, Instant at);
+  void begin_staged(Client& client);
+  /// False: refused. True: it is being copied in.
+  [[nodiscard]] bool commit_staged(Client& client, const Filled& item, Instant at);
+  /// True: given up, or given up before; false: not a slot of its own, or being copied in.
+  [[nodiscard]] bool abandon_one_staged(Client& client, SlotId slot, Instant at);
+  void end_staged(Client& client);
+  void one_staged_less(std::uint64_t commit);
+  void finish_staged();
+  void abandon_staged(Client& client, Instant at);
+  // a daemon before this one, and one after (earlier.cpp)
+  void earlier_declared(ClientIx client, const MemberInfo& member);
+  void earlier_done(ClientIx client);
+  void settle_earlier();
+  void may_hold(Client& client);
+  void holds_nothing(Client& client);
   void send_done(Client& client, const wire::Request& record, Errc code);
   void send_answer(Client& client,
                    std::uint32_t cookie,
@@ -236,12 +307,18 @@ class Conductor final : private CacheListener {
 
   void on_event(const CacheEvent& event) override;
 
+  void on_staged(std::uint64_t token, bool committed) override {
+    staged_done_.emplace_back(token, committed);
+  }
+
   ServingOptions options_;
   const Clock& clock_;
   Bell& bell_;
   UniqueFd epoll_;
   std::unique_ptr<Cache> cache_;
   std::pmr::unsynchronized_pool_resource pool_;  ///< of small tables; outlives clients_
+  HostTable* table_ = nullptr;
+  std::vector<Earlier> earlier_;
   Dropped dropped_;
   Mailbox<Command> mailbox_{4096};
   std::atomic<bool> open_{true};
@@ -252,6 +329,16 @@ class Conductor final : private CacheListener {
   std::vector<TicketName> answered_;
   std::vector<TicketName> leased_;
   std::vector<KeptEvent> events_;  ///< a ring of options_.events_kept, by number
+  std::unordered_map<TicketName, Unclaimed> unclaimed_;
+  Nanos reservation_age_{};  ///< so long is waited for a shard's member to join
+  Instant unclaimed_seen_{};
+  bool any_staged_ = false;  ///< some client has had a staging area
+  std::unordered_map<std::uint64_t, StagedCommit> commits_;
+  std::unordered_map<std::uint64_t, StagedSlot> staged_;  ///< by token
+  std::unordered_set<SlotId> copying_slots_;
+  std::vector<std::pair<std::uint64_t, bool>> staged_done_;
+  std::uint64_t last_commit_ = 0;
+  std::uint64_t last_token_ = 0;
   std::uint64_t event_number_ = 0;
   ServingStats stats_;
   std::vector<std::byte> payload_;  ///< of the record in hand; kept for its capacity

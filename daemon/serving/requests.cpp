@@ -50,6 +50,10 @@ Result<> Conductor::dispatch(Client& client,
     case wire::Op::cancel:
     case wire::Op::invalidate:
       return end(client, record, at);
+    case wire::Op::let_go:
+      earlier_done(client.ix);
+      send_done(client, record, Errc::ok);
+      return {};
   }
   return fail(Errc::invalid_argument, fmt::format("op {} is unknown", record.op));
 }
@@ -82,6 +86,7 @@ Result<> Conductor::join(Client& client, const wire::Request& record, Instant at
   const Lease* lease = cache_->lease(record.ticket);
   send_answer(client, lease == nullptr ? record.cookie : 0, record.ticket, *answer);
   if (lease != nullptr) send_lease(client, record.cookie, record.ticket, *lease);
+  if (!unclaimed_.empty()) claim(client, record.ticket, at);
   return {};
 }
 
@@ -136,6 +141,7 @@ Result<> Conductor::commit(Client& client,
                            Instant at) {
   SC_ASSIGN(client.filled, decode_filled(record, payload, std::move(client.filled)));
   begin_list(client, Client::Doing::commit);
+  if (client.staging) begin_staged(client);
   go_on(client, at);
   return {};
 }
@@ -163,7 +169,9 @@ Result<bool> Conductor::some_wants(Client& client, Instant at) {
   const Instant until = now() + options_.slice;
   do {
     const auto part = wants.subspan(client.done, std::min(kAtOnce, wants.size() - client.done));
+    const std::size_t before = client.grants.size();
     SC_TRY(cache_->reserve(client.ix, client.record.ticket, part, at, client.grants));
+    place_in_staging(client, before, at);
     client.done += part.size();
   } while (client.done < wants.size() && now() < until);
   return client.done == wants.size();
@@ -188,13 +196,20 @@ void Conductor::go_on(Client& client, Instant at) {
   while (client.done < count) {
     const std::size_t i = client.done++;
     const SlotId slot = committing ? client.filled[i].slot : client.abandoned[i];
-    const bool accepted = committing ? cache_->commit(client.ix, client.filled[i], at)
-                                     : cache_->abandon(client.ix, slot, at);
-    ++(accepted ? client.accepted : client.refused);
-    client.slots.erase(slot);
+    if (client.staging) {
+      const bool accepted = committing ? commit_staged(client, client.filled[i], at)
+                                       : abandon_one_staged(client, slot, at);
+      if (!committing) ++(accepted ? client.accepted : client.refused);
+    } else {
+      const bool accepted = committing ? cache_->commit(client.ix, client.filled[i], at)
+                                       : cache_->abandon(client.ix, slot, at);
+      ++(accepted ? client.accepted : client.refused);
+      client.slots.erase(slot);
+    }
     if (client.done < count && now() >= until) return;
   }
   client.doing = Client::Doing::nothing;
+  if (client.commit != 0) return end_staged(client);
   Reply reply = encode_done(committing ? wire::Event::committed : wire::Event::done,
                             client.record.ticket,
                             Errc::ok);
@@ -207,7 +222,10 @@ void Conductor::go_on(Client& client, Instant at) {
 /// granted so far is told to nobody.
 void Conductor::give_back_grants(Client& client, Instant at) {
   for (const SlotGrant& grant : client.grants) {
-    if (grant.grant == GrantKind::granted) static_cast<void>(cache_->abandon(client.ix, grant.slot, at));
+    if (grant.grant != GrantKind::granted) continue;
+    Client* const writer = writer_of(client, grant);
+    if (writer != nullptr && writer->staging) writer->staging->free(grant.slot);
+    static_cast<void>(cache_->abandon(client.ix, grant.slot, at));
   }
   client.grants.clear();
 }
@@ -225,21 +243,83 @@ void Conductor::send_slots(Client& client) {
       ++own;
       continue;
     }
-    for (const ClientIx ix : cache_->members(client.record.ticket)) {
-      Client* other = ix == client.ix ? nullptr : find(ix);
-      if (other == nullptr || grant.shard != shard_of(other->member, grant.group)) continue;
+    if (Client* const other = writer_of(client, grant)) {
+      static_cast<void>(cache_->hand(grant.slot, other->ix));  // false: its object was given up meanwhile
       other->slots.insert(grant.slot);
-      others[ix].push_back(std::move(grant));
-      break;
+      others[other->ix].push_back(std::move(grant));
+    } else {
+      Unclaimed& waiting = unclaimed_[client.record.ticket];
+      waiting.reserver = client.ix;
+      waiting.since = now();
+      waiting.grants.push_back(std::move(grant));
     }
   }
+  may_hold(client);
   const TicketName ticket = client.record.ticket;
-  reply_ = encode_slots(ticket, std::span(client.grants).first(own), std::move(reply_));
+  reply_ = encode_slots(
+      ticket, std::span(client.grants).first(own), client.member.host_base, std::move(reply_));
   send(client, client.record.cookie, reply_);
   for (auto& [ix, list] : others) {
-    reply_ = encode_slots(ticket, list, std::move(reply_));
-    send(*find(ix), 0, reply_);
+    Client& other = *find(ix);
+    may_hold(other);
+    reply_ = encode_slots(ticket, list, other.member.host_base, std::move(reply_));
+    send(other, 0, reply_);
   }
+}
+
+Conductor::Client* Conductor::writer_of(Client& reserver, const SlotGrant& grant) {
+  if (grant.shard == shard_of(reserver.member, grant.group)) return &reserver;
+  for (const ClientIx ix : cache_->members(reserver.record.ticket)) {
+    Client* const other = ix == reserver.ix ? nullptr : find(ix);
+    if (other != nullptr && grant.shard == shard_of(other->member, grant.group)) return other;
+  }
+  return nullptr;
+}
+
+/// Who joins a ticket after something was reserved gets its shards of that now.
+void Conductor::claim(Client& client, const TicketName& ticket, Instant at) {
+  const auto found = unclaimed_.find(ticket);
+  if (found == unclaimed_.end()) return;
+  std::vector<SlotGrant>& grants = found->second.grants;
+  std::vector<SlotGrant> mine;
+  std::erase_if(grants, [&](SlotGrant& grant) {
+    if (grant.shard != shard_of(client.member, grant.group)) return false;
+    if (!cache_->hand(grant.slot, client.ix)) return true;  // its object was given up meanwhile
+    if (client.staging && !client.staging->place(grant, options_.staging_arena, client.contiguous[grant.group])) {
+      ++stats_.staging_full;
+      static_cast<void>(cache_->abandon(client.ix, grant.slot, at));
+      return true;
+    }
+    client.slots.insert(grant.slot);
+    mine.push_back(std::move(grant));
+    return true;
+  });
+  if (grants.empty()) unclaimed_.erase(found);
+  if (mine.empty()) return;
+  may_hold(client);
+  reply_ = encode_slots(ticket, mine, client.member.host_base, std::move(reply_));
+  send(client, 0, reply_);
+}
+
+/// An object of which a shard will be written by nobody is given up whole.
+void Conductor::give_up_unclaimed(const TicketName& ticket, Instant at) {
+  const auto found = unclaimed_.find(ticket);
+  if (found == unclaimed_.end()) return;
+  const Unclaimed waiting = std::move(found->second);
+  unclaimed_.erase(found);
+  for (const SlotGrant& grant : waiting.grants)
+    static_cast<void>(cache_->abandon(waiting.reserver, grant.slot, at));
+}
+
+void Conductor::expire_unclaimed(Instant at) {
+  if (at - unclaimed_seen_ < std::chrono::milliseconds(100)) return;
+  unclaimed_seen_ = at;
+  std::vector<TicketName> late;
+  for (const auto& [ticket, waiting] : unclaimed_) {
+    if (at - waiting.since > reservation_age_ || !cache_->answer(ticket)) late.push_back(ticket);
+  }
+  for (const TicketName& ticket : late)
+    give_up_unclaimed(ticket, at);
 }
 
 Result<> Conductor::end(Client& client, const wire::Request& record, Instant at) {
@@ -265,6 +345,7 @@ Result<> Conductor::end(Client& client, const wire::Request& record, Instant at)
     case wire::Op::cancel:
       client.tickets.erase(record.ticket);
       SC_TRY(cache_->cancel(client.ix, record.ticket, at));
+      if (!unclaimed_.empty()) give_up_unclaimed(record.ticket, at);
       break;
     case wire::Op::invalidate:
       SC_TRY(cache_->invalidate(client.ix, at));
@@ -293,6 +374,7 @@ void Conductor::send_lease(Client& client,
                            std::uint32_t cookie,
                            const TicketName& ticket,
                            const Lease& lease) {
+  may_hold(client);
   reply_ = encode_lease(ticket, lease, client.member, std::move(reply_));
   send(client, cookie, reply_);
 }

@@ -90,6 +90,7 @@ soft_hold_age = "50ms"
 transfer_timeout = "2s"
 stop_time = "0s"
 inflight = 9
+staging = "8 MiB"
 [metrics]
 listen = "127.0.0.1:9400"
 [log]

@@ -103,7 +103,8 @@ class ToyEngine {
   }
 
   struct Restored {
-    bool ok = false;  ///< a lease came, and every byte is what it must be
+    bool ok = false;      ///< a lease came, and every byte is what it must be
+    bool leased = false;  ///< a lease came
     std::uint32_t tokens = 0;
     statecache::TicketId ticket = 0;
     std::vector<statecache::Piece> pieces;
@@ -119,19 +120,25 @@ class ToyEngine {
     out.ticket = *ticket;
     auto lease = session_.wait_lease(*ticket, kPatience);
     if (!lease) return out;
-    out.ok = true;
+    out.leased = true;
     out.tokens = lease->tokens;
     out.pieces = std::move(lease->pieces);
-    const std::vector<std::uint64_t> chain = chains(tokens);
-    for (const statecache::Piece& piece : out.pieces)
-      out.ok = out.ok && check(chain, piece);
-    out.ok = out.ok && covers(out);
+    out.ok = checks(tokens, out) && covers(out);
     return out;
   }
 
+  /// Every byte that was leased is what it must be.
+  [[nodiscard]] static bool checks(const Tokens& tokens, const Restored& restored) {
+    const std::vector<std::uint64_t> chain = chains(tokens);
+    return std::ranges::all_of(restored.pieces,
+                               [&](const auto& piece) { return check(chain, piece); });
+  }
+
   statecache::Status release(const Restored& restored) {
-    if (auto finished = session_.finish(restored.ticket); !finished) return finished;
-    return session_.release(restored.ticket);
+    // Both in any case: a daemon that has gone is no reason to go on holding.
+    const statecache::Status finished = session_.finish(restored.ticket);
+    const statecache::Status released = session_.release(restored.ticket);
+    return finished.ok() ? released : finished;
   }
 
   std::vector<statecache::Grant> grants;  ///< of the last store()
@@ -158,6 +165,7 @@ class ToyEngine {
   }
 
   /// A number for each prefix: [i] stands for the first i tokens.
+ public:
   static std::vector<std::uint64_t> chains(const Tokens& tokens) {
     std::vector<std::uint64_t> out{1469598103934665603ULL};
     out.reserve(tokens.size() + 1);
@@ -197,6 +205,7 @@ class ToyEngine {
     }
   }
 
+ private:
   static bool check(const std::vector<std::uint64_t>& chain,
                     const statecache::Piece& piece) {
     const std::uint32_t end = piece.group == 1 ? piece.first : piece.first + piece.valid;

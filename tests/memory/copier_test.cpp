@@ -163,6 +163,43 @@ TEST(CopyThread, ChecksumOfNothing) {
   EXPECT_EQ(bench.wait(1).at(0).checksum, checksum_of({}, 9));
 }
 
+TEST(CopyThread, StagesForeignBytesAndHashesWhatItWrote) {
+  Bench bench(8 << 20);
+  Prng prng(9);
+  const std::size_t bytes = 4 << 20;
+  void* const at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(at, MAP_FAILED);
+  const auto foreign = std::make_shared<const Mapping>(at, bytes);
+  for (std::size_t i = 0; i < bytes; ++i)
+    foreign->data()[i] = static_cast<std::byte>(prng.next());
+  // Small ones through the cache, large ones past it; runs that end at odd places.
+  for (const std::uint64_t payload : {1ULL, 4095ULL, 20'000ULL, 262'144ULL, 300'001ULL, 2'000'000ULL}) {
+    CopyOp op{.tag = payload,
+              .kind = CopyKind::stage,
+              .seed = prng.next(),
+              .payload_bytes = payload,
+              .expected = {},
+              .source = {{{0, 8192}, payload / 3}, {{0, 2'500'096}, payload - payload / 3}},
+              .destination = {{{0, 4096}, payload / 2}, {{0, 3 << 20}, payload - payload / 2}}};
+    op.foreign = foreign;
+    const std::vector<MemoryRun> source = op.source;
+    const std::vector<MemoryRun> destination = op.destination;
+    const std::uint64_t seed = op.seed;
+    ASSERT_TRUE(bench.engine->submit(op));
+    const auto done = bench.wait(1);
+    ASSERT_EQ(done.size(), 1U);
+    Bytes want;
+    for (const MemoryRun& run : source)
+      want.insert(want.end(), foreign->data() + run.at.offset, foreign->data() + run.at.offset + run.bytes);
+    EXPECT_EQ(gather(bench.a, destination), want) << payload;
+    EXPECT_EQ(done[0].checksum, checksum_of(want, seed)) << payload;
+    Bytes bare(want.size() + 64);
+    const Hash128 hash = bare_fused_copy(bare.data(), want.data(), want.size(), seed);
+    EXPECT_EQ(hash.low, done[0].checksum.low) << payload;
+    EXPECT_TRUE(std::equal(want.begin(), want.end(), bare.begin()));
+  }
+}
+
 TEST(CopyThread, CopiesRunsToOtherRuns) {
   Bench bench(4 << 20);
   Prng prng(6);

@@ -19,6 +19,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <string>
 #include <thread>
@@ -62,7 +63,8 @@ inline int exit_code(int status) {
 inline pid_t spawn(const std::string& program,
                    const std::vector<std::string>& arguments,
                    const std::string& out,
-                   const std::string& err) {
+                   const std::string& err,
+                   const std::function<void()>& prepare = {}) {
   const std::string path = std::string(STATECACHED_BIN_DIR) + "/" + program;
   std::vector<char*> argv{const_cast<char*>(path.c_str())};
   for (const std::string& argument : arguments)
@@ -77,6 +79,7 @@ inline pid_t spawn(const std::string& program,
   };
   redirect(out, STDOUT_FILENO);
   redirect(err, STDERR_FILENO);
+  if (prepare) prepare();
   ::execv(path.c_str(), argv.data());
   ::_exit(127);
 }
@@ -104,6 +107,11 @@ class DaemonProcess {
   DaemonProcess(const DaemonProcess&) = delete;
   DaemonProcess& operator=(const DaemonProcess&) = delete;
 
+  /// Arguments of the daemon before its settings.
+  std::vector<std::string> more;
+  /// Called in the child before the daemon's program takes over.
+  std::function<void()> prepare;
+
   [[nodiscard]] const std::string& dir() const { return dir_; }
 
   [[nodiscard]] std::string socket() const { return dir_ + "/run/control.sock"; }
@@ -117,7 +125,7 @@ class DaemonProcess {
   void set(std::vector<std::string> settings) { settings_ = std::move(settings); }
 
   [[nodiscard]] std::vector<std::string> arguments() const {
-    std::vector<std::string> out;
+    std::vector<std::string> out = more;
     const auto add = [&out](const std::string& setting) {
       out.push_back("--set");
       out.push_back(setting);
@@ -134,7 +142,7 @@ class DaemonProcess {
   /// True once it takes connections. False: it ended instead, see log(), or did neither in a
   /// minute.
   [[nodiscard]] bool start() {
-    pid_ = spawn("statecached", arguments(), dir_ + "/out", dir_ + "/log");
+    pid_ = spawn("statecached", arguments(), dir_ + "/out", dir_ + "/log", prepare);
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(1);
     while (std::chrono::steady_clock::now() < deadline) {
       if (wire::connect_unix(socket())) return true;

@@ -26,7 +26,12 @@ constexpr std::uint64_t kCollapseStep = 64 * kMiB;
 
 /// A mapping of the file on a 2 MiB boundary: a larger reservation, the file over its aligned part,
 /// and the rest given back.
-Result<Mapping> map_aligned(int fd, std::uint64_t bytes) {
+Result<Mapping> map_aligned(int fd, std::uint64_t bytes, std::byte* at) {
+  if (at != nullptr) {
+    if (::mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+      return fail_errno("cannot map the arena");
+    return Mapping(at, bytes);
+  }
   const std::uint64_t reserved = bytes + Arena::kHugePage;
   void* const area =
       ::mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -98,7 +103,7 @@ Result<Arena> Arena::create(const ArenaOptions& options) {
   if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
     return fail_errno("cannot seal the arena");
   }
-  SC_ASSIGN(Mapping mapping, map_aligned(fd.get(), bytes));
+  SC_ASSIGN(Mapping mapping, map_aligned(fd.get(), bytes, options.at));
   // Neither a forked child nor a core file may carry what users said. Advice: a refusal is
   // harmless.
   (void)::madvise(mapping.data(), bytes, MADV_DONTFORK);
@@ -117,6 +122,22 @@ Result<Arena> Arena::create(const ArenaOptions& options) {
         format_size(bytes),
         error);
   }
+  return Arena(std::move(fd), std::move(mapping));
+}
+
+Result<Arena> Arena::adopt(UniqueFd fd, const ArenaOptions& options) {
+  const std::uint64_t bytes = round_up(options.bytes, kHugePage);
+  struct stat info {};
+  if (::fstat(fd.get(), &info) != 0) return fail_errno("fstat of a kept arena");
+  if (bytes == 0 || static_cast<std::uint64_t>(info.st_size) != bytes)
+    return fail(Errc::corrupt, "the kept arena has another size than the settings say");
+  constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+  const int seals = ::fcntl(fd.get(), F_GET_SEALS);
+  if (seals < 0 || (seals & kSeals) != kSeals)
+    return fail(Errc::corrupt, "the kept arena is not sealed");
+  SC_ASSIGN(Mapping mapping, map_aligned(fd.get(), bytes, options.at));
+  (void)::madvise(mapping.data(), bytes, MADV_DONTFORK);
+  (void)::madvise(mapping.data(), bytes, MADV_DONTDUMP);
   return Arena(std::move(fd), std::move(mapping));
 }
 

@@ -76,6 +76,8 @@ std::uint64_t total(const std::vector<MemoryRun>& runs) noexcept {
 void assert_well_formed(const CopyOp& op) {
   if (op.kind == CopyKind::copy) {
     SC_ASSERT(total(op.source) == total(op.destination));
+  } else if (op.kind == CopyKind::stage) {
+    SC_ASSERT(op.payload_bytes <= total(op.source) && op.payload_bytes <= total(op.destination));
   } else {
     SC_ASSERT(op.payload_bytes <= total(op.source));
   }
@@ -155,8 +157,41 @@ void CopyThread::run() {
   }
 }
 
-CopyDone CopyThread::serve(const CopyOp& op) const {
+Checksum CopyThread::stage(const CopyOp& op) noexcept {
+  SC_ASSERT(op.foreign != nullptr);
+  fused_.start(op.seed, op.payload_bytes);
+  auto from = op.source.begin();
+  auto to = op.destination.begin();
+  std::uint64_t read = 0;    // of *from
+  std::uint64_t filled = 0;  // of *to
+  for (std::uint64_t left = op.payload_bytes; left > 0;) {
+    const std::uint64_t bytes = std::min({left, from->bytes - read, to->bytes - filled});
+    const std::uint64_t at = from->at.offset + read;
+    SC_ASSERT(at <= op.foreign->size() && bytes <= op.foreign->size() - at);
+    const MemoryRef target{.arena = to->at.arena, .offset = to->at.offset + filled};
+    fused_.add(bytes_at(memories_, target, bytes).data(), op.foreign->data() + at, bytes);
+    left -= bytes;
+    read += bytes;
+    filled += bytes;
+    if (read == from->bytes) {
+      ++from;
+      read = 0;
+    }
+    if (filled == to->bytes) {
+      ++to;
+      filled = 0;
+    }
+  }
+  const Hash128 hash = fused_.finish();
+  return {.low = hash.low, .high = hash.high};
+}
+
+CopyDone CopyThread::serve(const CopyOp& op) {
   CopyDone done{.tag = op.tag, .ok = true, .checksum = {}};
+  if (op.kind == CopyKind::stage) {
+    done.checksum = stage(op);
+    return done;
+  }
   if (op.kind == CopyKind::copy) {
     copy_runs(memories_, op);
     return done;

@@ -4,6 +4,7 @@
 
 #include "base/prng.hpp"
 #include "base/queue.hpp"
+#include "kernels/fused_copy.hpp"
 #include "tiers/copy_engine.hpp"
 #include "tiers/memory.hpp"
 #include "tiers/waker.hpp"
@@ -41,11 +42,13 @@ class CopyThread final : public CopyEngine {
 
  private:
   void run();
-  [[nodiscard]] CopyDone serve(const CopyOp& op) const;
+  [[nodiscard]] CopyDone serve(const CopyOp& op);
+  [[nodiscard]] Checksum stage(const CopyOp& op) noexcept;
 
   const Memories memories_;
   const Waker waker_;
   const std::size_t depth_;
+  FusedCopy fused_;  // of the thread
   // Of the submitter: accepted and not polled. It never exceeds what done_ holds, so that the
   // thread always has room for a completion and cannot lose one or wait for the poller.
   std::size_t outstanding_ = 0;
