@@ -5,7 +5,6 @@
 // One tier of one cache; one thread.
 
 #include "policy/eviction.hpp"
-#include "policy/victims.hpp"
 
 #include <functional>
 #include <memory>
@@ -19,7 +18,7 @@ class TenantEviction final : public EvictionPolicy {
   using Owner = std::function<std::uint32_t(NodeIx)>;    ///< below `tenants`
   using Over = std::function<bool(std::uint32_t tenant)>;  ///< it has more than its quota in this tier
 
-  /// by_age: tenants are compared by age alone, as the `lru` policy compares segments.
+  /// by_age: tenants are compared by age alone; else by the keep values that their policies know.
   TenantEviction(std::size_t tenants, bool by_age, const Make& make, Owner owner, Over over)
       : by_age_(by_age),
         owner_(std::move(owner)),
@@ -43,7 +42,7 @@ class TenantEviction final : public EvictionPolicy {
     if (candidate.node >= seats_.size()) seats_.resize(candidate.node + std::size_t{1});
     Seat& seat = seats_[candidate.node];
     if (seat.tenant != tenant) erase(candidate.node);
-    seat = {tenant, candidate.efficiency, candidate.last_use};
+    seat = {tenant, candidate.last_use};
     parts_[tenant]->put(candidate, now);
   }
 
@@ -75,14 +74,18 @@ class TenantEviction final : public EvictionPolicy {
       const NodeIx node = parts_[t]->best(lane, now);
       if (node == kNil) continue;
       const bool over = over_(t);
-      const double value = value_of(seats_[node], now);
+      const double value =
+          by_age_ ? -seconds(now - seats_[node].last_use) : parts_[t]->best_value();
       if (found != kNil && (found_over != over ? found_over : value >= least)) continue;
       found = node;
       found_over = over;
       least = value;
     }
+    best_value_ = by_age_ ? 0 : least;
     return found;
   }
+
+  [[nodiscard]] double best_value() const noexcept override { return best_value_; }
 
   void sees(const Index& index) override {
     for (const auto& part : parts_)
@@ -108,16 +111,11 @@ class TenantEviction final : public EvictionPolicy {
 
   struct Seat {
     std::uint32_t tenant = kNobody;
-    double efficiency = 0;
     Instant last_use{};
   };
 
-  [[nodiscard]] double value_of(const Seat& seat, Instant now) const {
-    if (by_age_) return -seconds(now - seat.last_use);
-    return seat.efficiency * Victims::reuse_rate(now - seat.last_use);
-  }
-
   bool by_age_;
+  double best_value_ = 0;
   Owner owner_;
   Over over_;
   std::vector<std::unique_ptr<EvictionPolicy>> parts_;

@@ -53,7 +53,7 @@ inline constexpr Nanos kSetbackMost = std::chrono::seconds(30);
 inline constexpr std::size_t kRowsPerStep = 512;            ///< taken over at start, and swept
 
 /// What the tiers know of an object, beside the policy's Object of the same number.
-struct Resident {
+struct alignas(64) Resident {
   // What a lease looks at lies together, in two lines of the processor's cache.
   std::uint64_t payload = 0;        ///< of one shard
   std::uint32_t hits = 0;

@@ -27,7 +27,7 @@ void CacheImpl::set_up_tenants() {
   if (tenants_.size() == 1) return;
   for (const Tier tier : {Tier::device, Tier::host, Tier::nvme}) {
     auto victims = std::make_unique<TenantEviction>(
-        tenants_.size(), options_.policy.name == PolicyName::lru, [&] { return make_eviction(options_.policy, tier); },
+        tenants_.size(), options_.policy.name != PolicyName::marconi, [&] { return make_eviction(options_.policy, tier, &reuse_); },
         [this](NodeIx node) { return tenant_of(node); },
         [this, tier](std::uint32_t tenant) {
           return tenants_[tenant].bytes[index(tier)] > tenants_[tenant].options.quota;
