@@ -43,7 +43,7 @@ class Exactness : public ::testing::Test {
     converse(turns, seed);
     for (std::uint64_t more = 1; more < 8 && !std::ranges::all_of(tiers, enough); ++more)
       converse(turns, seed + 1000 * more);
-    for (const std::size_t tier : tiers) EXPECT_GT(found.by_tier[tier], some) << "tier " << tier;
+    for (const std::size_t tier : tiers) EXPECT_GT(found.by_tier[tier], some) << "tier " << tier << "\n" << daemon.ctl({"--json", "status"}).out;
   }
 
   engine::Model model{engine::ModelConfig::tiny()};
