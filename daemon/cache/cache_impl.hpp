@@ -319,6 +319,7 @@ struct FlushJob {
   std::size_t dirty = 0, started = 0;
   std::size_t age = 0;
   std::size_t last_dirty = SIZE_MAX;
+  std::size_t idle = 0;             ///< passes since there was less to write
 };
 
 /// One copy of one object being checked.

@@ -12,6 +12,9 @@ constexpr std::size_t kLooksPerStep = 8192;
 /// Checks of verify under way at a time, and the host space they may read into.
 constexpr std::size_t kChecksMost = 32;
 constexpr std::uint64_t kCheckBytesMost = 16 * kMiB;
+/// One pass copies from the device what the next one writes; passes that get no further are given up, for what comes
+/// down can be evicted again before it is written.
+constexpr std::size_t kIdlePasses = 3;
 /// A flush that runs out of time has written what was used last: ages of its passes, youngest first.
 constexpr std::array<Nanos, 4> kFlushAges{std::chrono::minutes(1), std::chrono::minutes(15), std::chrono::hours(4), Nanos::max()};
 
@@ -91,7 +94,8 @@ void CacheImpl::step_flush(Instant now) {
       objects.push_back(part);
       bytes += index_.object(part).bytes;
     }
-    if (bytes >= batch_bytes(now)) send();
+    // A small drive that is full has less room than a batch may take.
+    if (bytes >= std::min(batch_bytes(now), disk_available() / 2)) send();
   }
   send();
   // Only now: what is collected is not held before it is sent, and making room in the host tier could evict it.
@@ -112,10 +116,15 @@ void CacheImpl::end_of_flush_pass(Instant now) {
   const bool last_age = flush.age + 1 == kFlushAges.size();
   // Space on the drives is being freed: what found none gets its turn.
   const bool room_comes = freeing_bytes_ > 0 && flush.started == 0;
-  const bool stuck = last_age && !room_comes && (flush.started == 0 || flush.dirty >= flush.last_dirty);
+  flush.idle = flush.dirty < flush.last_dirty ? 0 : flush.idle + 1;
+  flush.last_dirty = flush.dirty;
+  const bool further = flush.started > 0 && flush.idle < kIdlePasses;
+  const bool stuck = last_age && !room_comes && !further;
   if (flush.dirty > 0 && !refused && !stuck) {
-    if (last_age) flush.last_dirty = flush.dirty;
-    if (!last_age && flush.started == 0) ++flush.age;
+    if (!last_age && !further) {
+      ++flush.age;
+      flush.idle = 0;
+    }
     flush.next = 0;
     flush.dirty = 0;
     flush.started = 0;

@@ -49,7 +49,7 @@ class Paths : public ::testing::Test {
     seams.catalog = &catalog;
     seams.budget = budget;
     for (std::size_t i = 0; i < drives; ++i) {
-      disks.push_back(std::make_unique<SimDisk>(64 * kMiB, clock, SimDiskOptions{}));
+      disks.push_back(std::make_unique<SimDisk>(drive_bytes, clock, SimDiskOptions{}));
       switches.push_back(std::make_unique<test::SwitchDisk>(*disks.back()));
       guards.push_back(
           std::make_unique<GuardedDisk>(std::make_unique<test::BorrowedDisk>(*switches.back()),
@@ -130,7 +130,12 @@ class Paths : public ::testing::Test {
 
   void flush() {
     bool done = false;
-    cache->flush([&done](const FlushReport&) { done = true; }, clock.now());
+    cache->flush(
+        [&](const FlushReport& report) {
+          done = true;
+          left_by_flush = report.failed_objects;
+        },
+        clock.now());
     for (int i = 0; i < 10'000 && !done; ++i)
       run(std::chrono::milliseconds(1));
     EXPECT_TRUE(done);
@@ -142,6 +147,7 @@ class Paths : public ::testing::Test {
   }
 
   std::uint64_t device_bytes = 0;
+  std::uint64_t drive_bytes = 64 * kMiB;
   double c1 = 2e12;  ///< FLOPs of a token
   Prng random{1};
   ManualClock clock;
@@ -153,6 +159,7 @@ class Paths : public ::testing::Test {
   std::optional<Cache> cache;
   ClientIx client = 0;
   std::function<void()> on_step;
+  std::uint64_t left_by_flush = 0;
 };
 
 TEST_F(Paths, AFlushHoldsWhatItWritesWhileDeviceBlocksComeDown) {
@@ -164,6 +171,24 @@ TEST_F(Paths, AFlushHoldsWhatItWritesWhileDeviceBlocksComeDown) {
     store(i);
     if (random.next() % 4 == 0) run(std::chrono::microseconds(1 + random.next() % 3000));
     if (i % 16 == 3) flush();
+  }
+  audit();
+}
+
+TEST_F(Paths, AFlushOfADeviceAndASmallDriveThatIsFullGetsDone) {
+  // The drive keeps a sixteenth free, a megabyte: less than a batch may be, so it has to be a small one. And what
+  // comes down from the device must not push itself out of the host tier for ever.
+  device_bytes = 2 * kMiB;
+  drive_bytes = 16 * kMiB;
+  build(1, 2 * kMiB);
+  for (std::uint32_t i = 0; i < 400; ++i) {
+    store(i);
+    run(std::chrono::microseconds(1 + random.next() % 3000));
+    if (i % 40 != 39) continue;
+    run(std::chrono::minutes(2), std::chrono::milliseconds(50));  // not of the flush's first age any more
+    store(1000 + i);
+    flush();
+    EXPECT_EQ(left_by_flush, 0U);
   }
   audit();
 }

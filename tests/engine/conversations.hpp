@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,13 @@ struct Findings {
   std::uint64_t conversations = 0, turns = 0, prompt_tokens = 0, hit_tokens = 0;
   std::uint64_t logits = 0;                ///< rows of 256 compared
   std::uint64_t different = 0;             ///< of these: not the same bytes
-  std::uint64_t hits = 0, inside_block = 0, same_prompt = 0, fork = 0, parent = 0, branch = 0;
+  std::uint64_t hits = 0;
+  std::uint64_t inside_block = 0;          ///< not at the end of a block
+  std::uint64_t same_prompt = 0;           ///< a prompt asked for again, all but its last token
+  std::uint64_t fork = 0, parent = 0;      ///< another end for a conversation, or for an open request
+  std::uint64_t branch = 0;                ///< exactly where a new question parts from others about its document
+  std::uint64_t others = 0;                ///< of what this process had never seen: another one stored it
+  std::uint64_t restarted = 0;             ///< in a daemon that was killed and started
   std::array<std::uint64_t, 3> by_tier{};  ///< hits, by the lowest tier that a part of them came from
   std::uint64_t stored = 0, refused = 0, cache_errors = 0;
   char first_error[160] = {};
@@ -37,6 +44,8 @@ struct Findings {
     fork += other.fork;
     parent += other.parent;
     branch += other.branch;
+    others += other.others;
+    restarted += other.restarted;
     for (std::size_t t = 0; t < by_tier.size(); ++t) by_tier[t] += other.by_tier[t];
     stored += other.stored;
     refused += other.refused;
@@ -50,6 +59,7 @@ struct Findings {
     out += n(hit_tokens) + " restored; hits " + n(hits) + " (device " + n(by_tier[0]) + ", host " + n(by_tier[1]);
     out += ", nvme " + n(by_tier[2]) + "; inside a block " + n(inside_block) + ", of the same prompt " + n(same_prompt);
     out += ", of forks " + n(fork) + ", of open parents " + n(parent) + ", at branch points " + n(branch);
+    out += ", of another process's " + n(others) + ", after a restart " + n(restarted);
     out += "); objects stored " + n(stored) + ", refused " + n(refused) + "; errors " + n(cache_errors) + " " + first_error;
     out += "; rows of logits " + n(logits) + ", different " + n(different);
     return out;
@@ -92,7 +102,7 @@ class Conversations {
       fork();
     } else if (dice < 57) {
       Talk& talk = talks_[chance_.below(talks_.size())];
-      if (serve(talk, talk.prompt, {}).hit != 0) ++found.same_prompt;
+      if (serve(talk, talk.prompt, {}).hit + 1 == talk.prompt) ++found.same_prompt;
     } else if (dice < 64 && parents) {
       from_parent();
     } else {
@@ -129,7 +139,10 @@ class Conversations {
     talk.adapter = chance_.below(4) == 0 ? 1 + chance_.below(2) : 0;
     talk.salt = chance_.below(8) == 0 ? 1 : 0;
     talk.computed = whole_.start(talk.adapter);
-    talk.history = documents_[chance_.below(documents_.size())];
+    const std::size_t document = chance_.below(documents_.size());
+    talk.history = documents_[document];
+    const std::size_t parting = talk.history.size();
+    const bool new_here = seen_.insert({document, talk.adapter, talk.salt}).second;
     // A few questions come up again and again; others are new.
     if (chance_.below(3) == 0) {
       talk.history.push_back(static_cast<engine::Token>(chance_.below(3)));
@@ -138,7 +151,9 @@ class Conversations {
     }
     talk.prompt = talk.history.size();
     const engine::Turn turn = serve(talk, talk.prompt, {});
-    if (turn.hit != 0) ++found.branch;
+    if (turn.hit == parting) ++found.branch;
+    // By chance documents begin with the same byte or two.
+    if (new_here && turn.hit >= 8) ++found.others;
     trim(talk);
   }
 
@@ -238,6 +253,7 @@ class Conversations {
   engine::Runner truth_;
   Prng chance_;
   std::array<Tokens, 12> documents_;
+  std::set<std::array<std::uint64_t, 3>> seen_;  ///< document, adapter, salt
   std::vector<Talk> talks_;
 };
 

@@ -71,6 +71,7 @@ TEST_F(Sharing, TwoEngines) {
     EXPECT_EQ(findings[i].cache_errors, 0U) << findings[i].first_error;
     EXPECT_GT(findings[i].hits, scaled(1000) / 20);
   }
+  EXPECT_GT(findings[0].others + findings[1].others, 0U);
   // What the one has stored the other finds: a prompt that only the first process ever had.
   EXPECT_EQ(daemon.ctl({"flush"}).code, 0);
   const engine::Model model(engine::ModelConfig::tiny());

@@ -308,7 +308,7 @@ class STATECACHE_API Session {
   [[nodiscard]] const std::string& name() const noexcept;
   /// Of the daemon's run: another number after a restart.
   [[nodiscard]] std::uint64_t epoch() const noexcept;
-  /// Slots lie in the arena itself, not in a staging area.
+  /// Slots lie in the arena and are written in place. What is stored is read in place in either case.
   [[nodiscard]] bool writable() const noexcept;
   /// Of this Session since attach; each grows by itself, so that they need not fit together.
   [[nodiscard]] Counters counters() const noexcept;

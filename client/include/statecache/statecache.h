@@ -189,7 +189,7 @@ STATECACHE_C_API int statecache_connected(const statecache_session* session) STA
 STATECACHE_C_API const char* statecache_name(const statecache_session* session) STATECACHE_NOEXCEPT;
 /* Of the daemon's run. */
 STATECACHE_C_API uint64_t statecache_epoch(const statecache_session* session) STATECACHE_NOEXCEPT;
-/* 1: slots lie in the arena itself. 0: everything is read in place; slots lie in a staging area, whose bytes the daemon copies in. */
+/* 1: slots lie in the arena and are written in place. What is stored is read in place in either case. */
 STATECACHE_C_API int statecache_writable(const statecache_session* session) STATECACHE_NOEXCEPT;
 
 typedef struct statecache_counters {

@@ -55,7 +55,8 @@ def _tokens(tokens: Tokens) -> Tuple[Any, int, Any]:
     """(pointer, count, what must stay alive)."""
     if isinstance(tokens, (list, tuple, range)):
         tokens = array.array("I", tokens)
-    view = memoryview(tokens)
+    flat: Any = tokens
+    view = memoryview(flat)
     if view.itemsize != 4 or view.format not in ("I", "i", "L", "l", "=I", "<I") or not view.c_contiguous:
         raise InvalidArgument("tokens must be integers of 32 bits in one run of memory, or a list")
     count = view.nbytes // 4
@@ -166,7 +167,7 @@ class _Bytes:
     def _views(self, writable: bool) -> List[memoryview]:
         out = []
         for address, size in self._extents:
-            block = (ctypes.c_ubyte * size).from_address(address)
+            block: Any = (ctypes.c_ubyte * size).from_address(address)
             block._statecache = self._handle  # keeps the mapping
             view = memoryview(block).cast("B")
             out.append(view if writable else view.toreadonly())
@@ -515,7 +516,7 @@ class Session:
     @property
     def connected(self) -> bool:
         """False once the daemon's end was seen."""
-        return self._open is not None and lib.statecache_connected(self._open.value) != 0
+        return self._open is not None and bool(lib.statecache_connected(self._open.value))
 
     @property
     def name(self) -> str:
@@ -529,8 +530,8 @@ class Session:
 
     @property
     def writable(self) -> bool:
-        """Slots can be written in place. Else everything is read in place, and reserve declines."""
-        return lib.statecache_writable(self._handle().value) != 0
+        """Slots lie in the arena and are written in place. What is stored is read in place in either case."""
+        return bool(lib.statecache_writable(self._handle().value))
 
     @property
     def counters(self) -> Counters:
