@@ -31,6 +31,8 @@ namespace {
 
 /// How long a start waits for the catalog's rows before anybody may connect.
 constexpr Nanos kLoadAlone = std::chrono::milliseconds(300);
+/// The kernel walks every page of the process to say how many are large, and page faults wait meanwhile.
+constexpr Nanos kHugeShareAge = std::chrono::seconds(30);
 
 /// Descriptors of an arena that clients get duplicates of.
 struct SharedArena {
@@ -265,6 +267,8 @@ class Assembly::Parts {
   std::uint32_t cores = usable_cores();
   std::unique_ptr<Bell> bell;
   std::optional<Arena> host;
+  double huge_share = 0;  ///< the control thread's, as of huge_share_at
+  std::optional<Instant> huge_share_at;
   std::optional<EmulatedDevice> device;
   Memories memories;
   std::vector<SharedArena> shares;
@@ -433,7 +437,11 @@ Result<> Assembly::Parts::make_control(const std::string& version) {
   for (const Tenant& tenant : options.tenants)
     context.tenants.push_back(tenant.name);
   context.fill = [this](Snapshot& snapshot) {
-    snapshot.huge_page_share = host->huge_share();
+    if (const Instant now = clock.now(); !huge_share_at || now - *huge_share_at > kHugeShareAge) {
+      huge_share = host->huge_share();
+      huge_share_at = now;
+    }
+    snapshot.huge_page_share = huge_share;
     for (std::size_t i = 0; i < disks.size(); ++i) {
       const Disk& disk = *disks[i];
       snapshot.drives.push_back({disk.engine(),
