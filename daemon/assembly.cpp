@@ -33,6 +33,8 @@ namespace {
 
 /// How long a start waits for the catalog's rows before anybody may connect.
 constexpr Nanos kLoadAlone = std::chrono::milliseconds(300);
+/// The kernel walks every page of the process to say how many are large, and page faults wait meanwhile.
+constexpr Nanos kHugeShareAge = std::chrono::seconds(30);
 
 /// Descriptors of an arena that clients get duplicates of.
 struct SharedArena {
@@ -275,6 +277,8 @@ class Assembly::Parts {
   std::uint64_t host_layout = 0;  ///< a table of another one is not taken over
   Mapping host_range;             ///< of several arenas; they are mapped within it
   std::vector<Arena> hosts;
+  double huge_share = 0;  ///< the control thread's, as of huge_share_at
+  std::optional<Instant> huge_share_at;
   std::optional<EmulatedDevice> device;
   Memories memories;
   std::vector<SharedArena> shares;
@@ -559,8 +563,13 @@ Result<> Assembly::Parts::make_control(const std::string& version) {
   for (const Tenant& tenant : options.tenants)
     context.tenants.push_back(tenant.name);
   context.fill = [this](Snapshot& snapshot) {
-    for (const Arena& host : hosts)
-      snapshot.huge_page_share += host.huge_share() / static_cast<double>(hosts.size());
+    if (const Instant now = clock.now(); !huge_share_at || now - *huge_share_at > kHugeShareAge) {
+      huge_share = 0;
+      for (const Arena& host : hosts)
+        huge_share += host.huge_share() / static_cast<double>(hosts.size());
+      huge_share_at = now;
+    }
+    snapshot.huge_page_share = huge_share;
     for (std::size_t i = 0; i < disks.size(); ++i) {
       const Disk& disk = *disks[i];
       snapshot.drives.push_back({disk.engine(),

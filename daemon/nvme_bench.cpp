@@ -153,6 +153,8 @@ class Bench {
   Result<> step(std::size_t& blocks_done);
   Result<> sync();
   void submit_block(DiskKind kind, std::uint64_t number, std::uint64_t slot);
+  void submit_sum(std::uint64_t number, std::uint64_t slot);
+  void written_part(std::uint64_t slot, std::size_t& blocks_done);
   void shuffle() {
     for (std::size_t i = offsets_.size(); i > 1; --i)
       std::swap(offsets_[i - 1], offsets_[random_.below(i)]);
@@ -174,7 +176,7 @@ class Bench {
   MonotonicClock clock_;
   Signal signal_;
   std::uint64_t slots_ = 0;
-  unsigned read_depth_ = 1, write_depth_ = 1;
+  unsigned read_depth_ = 2, write_depth_ = 2;
   bool direct_ = false;
   std::optional<Arena> arena_;
   Memories memories_;
@@ -241,9 +243,23 @@ Result<> Bench::prepare() {
   return {};
 }
 
+/// Beside the writes, as the cache does it: only the row waits for it.
+void Bench::submit_sum(std::uint64_t number, std::uint64_t slot) {
+  ++flights_[slot].parts;
+  CopyOp op;
+  op.tag = slot;
+  op.kind = CopyKind::checksum;
+  op.seed = number;
+  op.payload_bytes = options_.block;
+  op.source = {{{0, source(number)}, options_.block}};
+  const bool taken = copier_->submit(op);
+  SC_ASSERT(taken);  // never more than one a slot
+}
+
 void Bench::submit_block(DiskKind kind, std::uint64_t number, std::uint64_t slot) {
   Flight& flight = flights_[slot];
   flight = {number, 0, kind};
+  if (kind == DiskKind::write) submit_sum(number, slot);
   const std::uint64_t memory = kind == DiskKind::read ? target(slot) : source(number);
   for (std::uint64_t at = 0; at < options_.block; at += kOpBytes) {
     DiskOp op;
@@ -259,7 +275,7 @@ void Bench::submit_block(DiskKind kind, std::uint64_t number, std::uint64_t slot
 }
 
 /// Hands over, polls, and sleeps when there was nothing. A block read is done when it is verified,
-/// one written when its transfers are.
+/// one written when its transfers and its checksum are.
 Result<> Bench::step(std::size_t& blocks_done) {
   while (!backlog_.empty() && disk_->submit(backlog_.front()))
     backlog_.pop_front();
@@ -273,12 +289,11 @@ Result<> Bench::step(std::size_t& blocks_done) {
   for (const DiskDone& done : disk_done_) {
     if (done.os_error != 0) return fail_errno("a transfer of the bench failed", done.os_error);
     Flight& flight = flights_[done.tag];
-    if (--flight.parts > 0) continue;
     if (flight.kind == DiskKind::write) {
-      free_.push_back(done.tag);
-      ++blocks_done;
+      written_part(done.tag, blocks_done);
       continue;
     }
+    if (--flight.parts > 0) continue;
     CopyOp op;
     op.tag = done.tag;
     op.kind = CopyKind::verify;
@@ -290,9 +305,8 @@ Result<> Bench::step(std::size_t& blocks_done) {
     SC_ASSERT(taken);  // never more than one a slot
   }
   for (const CopyDone& done : copy_done_) {
-    Flight& flight = flights_[done.tag];
-    if (flight.kind == DiskKind::write) {
-      submit_block(DiskKind::write, flight.block, done.tag);
+    if (flights_[done.tag].kind == DiskKind::write) {
+      written_part(done.tag, blocks_done);
       continue;
     }
     if (!done.ok) return fail(Errc::corrupt, "a block of the bench did not read back as written");
@@ -300,6 +314,12 @@ Result<> Bench::step(std::size_t& blocks_done) {
     ++blocks_done;
   }
   return {};
+}
+
+void Bench::written_part(std::uint64_t slot, std::size_t& blocks_done) {
+  if (--flights_[slot].parts > 0) return;
+  free_.push_back(slot);
+  ++blocks_done;
 }
 
 Result<> Bench::sync() {
@@ -327,19 +347,7 @@ Result<Pass> Bench::ours(DiskKind kind) {
       const std::uint64_t slot = free_.back();
       free_.pop_back();
       const std::uint64_t block = offsets_[next++] / options_.block;
-      if (kind == DiskKind::read) {
-        submit_block(kind, block, slot);
-        continue;
-      }
-      flights_[slot] = {block, 0, kind};
-      CopyOp op;
-      op.tag = slot;
-      op.kind = CopyKind::checksum;
-      op.seed = block;
-      op.payload_bytes = options_.block;
-      op.source = {{{0, source(block)}, options_.block}};
-      const bool taken = copier_->submit(op);
-      SC_ASSERT(taken);
+      submit_block(kind, block, slot);
     }
     SC_TRY(step(done));
   }
@@ -381,10 +389,11 @@ Pass Bench::hash() {
   return meter.end(offsets_.size() * options_.block);
 }
 
-/// As many blocks in flight as the engine's calibrated limit allows it.
+/// As many blocks in flight as the engine's calibrated limit allows it, and two at least: a drive
+/// with a single request has nothing to do between two.
 unsigned Bench::depth(std::uint64_t limit) const {
   return static_cast<unsigned>(std::clamp<std::uint64_t>(
-      limit / options_.block, 1, std::min<std::uint64_t>(slots_, kDepthMax)));
+      limit / options_.block, 2, std::min<std::uint64_t>(slots_, kDepthMax)));
 }
 
 Result<> Bench::pair(bool ours_first) {

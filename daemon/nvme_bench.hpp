@@ -5,8 +5,8 @@
 // It works on a file of its own in a folder `bench` below the drive, filled once and removed at the
 // end, and on an arena of its own: nothing that is cached is touched. Rounds alternate between ours
 // and bare, each pass in the same random order, and ratios are medians over the pairs. Reading
-// counts a block when its XXH3-128 has been checked; writing hashes each block first and ends with
-// one fdatasync, as write-behind does. CPU seconds are the whole process's.
+// counts a block when its XXH3-128 has been checked; writing hashes each block while it is written and
+// ends with one fdatasync, as write-behind does. CPU seconds are the whole process's.
 
 #include "base/result.hpp"
 #include "tiers/host/arena.hpp"

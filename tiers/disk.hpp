@@ -7,6 +7,7 @@
 #include "base/time.hpp"
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace statecached {
@@ -66,6 +67,9 @@ class Disk {
   [[nodiscard]] virtual bool submit(DiskOp& op) = 0;
   /// Appends what has finished since; returns how many. Never blocks.
   virtual std::size_t poll(std::vector<DiskDone>& out) = 0;
+  /// Nobody waits for these ops any more: a read of which nothing has been started ends with ECANCELED
+  /// instead; the others go on. A wish: an engine may ignore it. By the thread of submit().
+  virtual void cancel(std::span<const std::uint64_t> tags) { static_cast<void>(tags); }
   [[nodiscard]] virtual DiskStats stats() const = 0;
   /// May worsen at any poll(), never gets better.
   [[nodiscard]] virtual DiskHealth health() const noexcept { return DiskHealth::good; }

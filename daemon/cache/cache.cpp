@@ -197,7 +197,9 @@ std::size_t Cache::step(Instant now) { return impl_->step(now); }
 bool Cache::busy() const noexcept { return impl_->busy(); }
 void Cache::flush(std::function<void(const FlushReport&)> done, Instant now) { impl_->flush(std::move(done), now); }
 void Cache::verify(std::function<void(const VerifyReport&)> done) { impl_->verify(std::move(done)); }
-Result<std::uint64_t> Cache::remove_namespace(NamespaceIx ns, Instant now) { return impl_->remove_namespace(ns, now); }
+void Cache::remove_namespace(NamespaceIx ns, std::function<void(std::uint64_t)> done, Instant now) {
+  impl_->remove_namespace(ns, std::move(done), now);
+}
 void Cache::set_draining(bool draining) noexcept { impl_->draining_ = draining; }
 TierStatus Cache::tier(Tier tier) const { return impl_->tier_status(tier); }
 const CacheCounters& Cache::counters() const noexcept { return impl_->counters_; }
@@ -231,8 +233,14 @@ std::string Cache::display_name(NamespaceIx ns) const { return impl_->display_na
 Result<NamespaceIx> Cache::find_namespace(std::string_view name) const { return impl_->find_namespace(name); }
 
 std::vector<ObjectStatus> Cache::objects(std::optional<NamespaceIx> ns, std::optional<Tier> tier, Sort sort, std::size_t limit, Instant now) const {
-  return impl_->objects(ns, tier, sort, limit, now);
+  ListJob job;
+  job.wish = {ns, tier, sort, limit};
+  while (!impl_->list_some(job, now)) {
+  }
+  return std::move(job.found);
 }
+
+void Cache::list(const ListWish& wish, std::function<void(std::vector<ObjectStatus>)> done) { impl_->list(wish, std::move(done)); }
 
 Result<std::vector<ExplainRow>> Cache::explain(NamespaceIx ns, std::span<const Token> tokens, Instant now) const {
   if (ns >= impl_->spaces_.size()) return fail(Errc::not_found, "no such namespace");

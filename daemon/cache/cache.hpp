@@ -421,7 +421,9 @@ class Cache {
   /// Reads and checks every object on NVMe (and checks host copies whose checksum is known).
   void verify(std::function<void(const VerifyReport&)> done);
   /// Forgets a namespace in every tier, rows included; what is leased goes when its lease ends.
-  [[nodiscard]] Result<std::uint64_t> remove_namespace(NamespaceIx ns, Instant now);
+  /// Nothing of it survives the next start from here on; `done` (how many objects) is called from step()
+  /// when the last is unfindable.
+  void remove_namespace(NamespaceIx ns, std::function<void(std::uint64_t)> done, Instant now);
   void set_draining(bool draining) noexcept;  ///< true: every reservation is declined
 
   [[nodiscard]] TierStatus tier(Tier tier) const;
@@ -438,6 +440,15 @@ class Cache {
   [[nodiscard]] std::string display_name(NamespaceIx ns) const;
   [[nodiscard]] Result<NamespaceIx> find_namespace(std::string_view name) const;
   enum class Sort : std::uint8_t { keep, bytes, age, depth };
+  struct ListWish {
+    std::optional<NamespaceIx> ns;
+    std::optional<Tier> tier;
+    Sort sort = Sort::keep;
+    std::size_t limit = 100;
+  };
+  /// The first `limit` objects in that order; `done` is called from step().
+  void list(const ListWish& wish, std::function<void(std::vector<ObjectStatus>)> done);
+  /// The same at once, however long it takes: for tests.
   [[nodiscard]] std::vector<ObjectStatus> objects(std::optional<NamespaceIx> ns, std::optional<Tier> tier, Sort sort, std::size_t limit, Instant now) const;
   [[nodiscard]] Result<std::vector<ExplainRow>> explain(NamespaceIx ns, std::span<const Token> tokens, Instant now) const;
   /// As above for the prefix that ends at this object.

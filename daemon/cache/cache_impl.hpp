@@ -11,7 +11,7 @@
 //   learning.cpp   wishes; uses, births and worth of resume points
 //   nodes.cpp      what policies that work node by node need
 //   transfers.cpp  loads, write-behind, copies down, catalog batches
-//   sweeps.cpp     flush, verify: work over everything, a bounded piece a step
+//   sweeps.cpp     flush, verify, ls, rm: work over everything, a bounded piece a step
 //   keeping.cpp    the table of host objects, and taking over what an earlier daemon left
 //   recovery.cpp   what the catalog says at start
 //   write_budget   what a day's writes leave (a class of its own)
@@ -246,13 +246,14 @@ struct LoadState {
   std::uint64_t queued_to = 0;      ///< CacheImpl::queued_to_ with this one
   std::size_t parts = 0;            ///< disk operations, then verifications, outstanding
   bool failed = false;
+  bool cancelled = false;           ///< some of it was not read, since nobody waited
   Reason reason = Reason::none;
 };
 
 struct WriteBatch {
-  enum class Phase : std::uint8_t { sums, data, sync, ready, rows };
+  enum class Phase : std::uint8_t { data, sync, ready, rows };
   std::uint64_t number = 0;
-  Phase phase = Phase::sums;
+  Phase phase = Phase::data;
   std::uint16_t path = 0;
   std::vector<ObjectIx> objects;
   std::vector<std::pair<NamespaceIx, std::uint32_t>> spaces;   ///< rows it carries: generation
@@ -339,6 +340,21 @@ struct VerifyJob {
   std::uint64_t next_check = 1;
   std::uint64_t buffered = 0;
   std::unordered_map<std::uint64_t, Check> checks;
+};
+
+struct ListJob {
+  Cache::ListWish wish;
+  std::function<void(std::vector<ObjectStatus>)> done;
+  std::vector<ObjectStatus> found;
+  std::size_t next = 0;
+};
+
+struct RemoveJob {
+  NamespaceIx ns = 0;
+  std::function<void(std::uint64_t)> done;
+  Instant asked;
+  std::uint64_t count = 0;
+  std::size_t next = 0;
 };
 
 class CacheImpl {
@@ -479,6 +495,9 @@ class CacheImpl {
   // transfers.cpp
   std::size_t step(Instant now);
   void start_loads(Ticket& ticket, const std::vector<ObjectIx>& objects, Instant now);
+  void read_objects(const std::vector<ObjectIx>& objects, DiskClass klass, Instant deadline, Instant now);
+  void cancel_orphans(Instant now);
+  void end_cancelled(ObjectIx o, Instant now);
   void write_behind(Instant now);
   void copy_down(Instant now);
   void loaded(ObjectIx o, Instant now);
@@ -487,15 +506,17 @@ class CacheImpl {
   // sweeps.cpp
   void flush(std::function<void(const FlushReport&)> done, Instant now);
   void verify(std::function<void(const VerifyReport&)> done);
+  void list(const Cache::ListWish& wish, std::function<void(std::vector<ObjectStatus>)> done);
+  bool list_some(ListJob& job, Instant now) const;
+  void remove_namespace(NamespaceIx ns, std::function<void(std::uint64_t)> done, Instant now);
 
   // inspect.cpp
   Result<> audit() const;
   std::string display_name(NamespaceIx ns) const;
   Result<NamespaceIx> find_namespace(std::string_view name) const;
-  std::vector<ObjectStatus> objects(std::optional<NamespaceIx> ns, std::optional<Tier> tier, Cache::Sort sort, std::size_t limit, Instant now) const;
+  ObjectStatus status_of(ObjectIx o, Instant now) const;
   std::vector<ExplainRow> explain(std::span<const NodeIx> path, Position end, std::uint32_t wanted, NamespaceIx ns, Instant now) const;
   TierStatus tier_status(Tier tier) const;
-  Result<std::uint64_t> remove_namespace(NamespaceIx ns, Instant now);
   std::uint64_t drop_namespace_objects(NamespaceIx ns, Reason reason, Instant now);
 
   CacheOptions options_;
@@ -529,6 +550,7 @@ class CacheImpl {
   Instant expired_at_{};
 
   std::unordered_map<ObjectIx, LoadState> loads_;
+  bool orphans_ = false;                               ///< of some load the last waiter has gone
   std::unordered_map<std::uint64_t, Job> jobs_;
   Histogram wait_error_;
   std::uint64_t loading_bytes_ = 0; ///< claimed for loads that have not ended
@@ -576,6 +598,12 @@ class CacheImpl {
   std::vector<CopyDone> copy_done_;
   std::vector<CatalogDone> catalog_done_;
   std::deque<FlushJob> flushes_;
+  std::deque<ListJob> lists_;
+  std::deque<RemoveJob> removes_;
+  bool priced_out_ = false;                            ///< something has been, since the last look at it began
+  bool reconsidering_ = false;
+  std::size_t reconsider_next_ = 0;
+  Instant reconsidered_at_{};
   std::deque<VerifyJob> verifies_;
   std::size_t sweep_work_ = 0;                         ///< of this step: a sweep can go on at once
   std::int64_t wall_at_start_ = 0;
@@ -618,6 +646,11 @@ class CacheImpl {
   // sweeps.cpp, inside
   void step_flush(Instant now);
   void step_verify(Instant now);
+  void step_list(Instant now);
+  void step_remove(Instant now);
+  void kill_of(NamespaceIx ns, const std::vector<ObjectIx>& list, Reason reason, Instant now);
+  void step_reconsider(Instant now);
+  [[nodiscard]] bool worth_disk_now(ObjectIx o, Instant now);
   void end_of_flush_pass(Instant now);
   [[nodiscard]] bool flush_wants(const FlushJob& flush, ObjectIx o) const;
   bool copy_to_host(ObjectIx o, Instant now);

@@ -38,38 +38,21 @@ TierStatus CacheImpl::tier_status(Tier tier) const {
   return status;
 }
 
-std::vector<ObjectStatus> CacheImpl::objects(std::optional<NamespaceIx> ns, std::optional<Tier> tier, Cache::Sort sort, std::size_t limit, Instant now) const {
-  std::vector<ObjectStatus> out;
-  for (ObjectIx o = 0; o < index_.object_slots(); ++o) {
-    const Object& object = index_.object(o);
-    if (object.state != ObjectState::visible) continue;
-    if ((ns && object.space != *ns) || (tier && !object.in(*tier))) continue;
-    const Node& node = index_.node(object.node);
-    ObjectStatus status;
-    status.id = residents_[o].id;
-    status.ns = object.space;
-    status.group = object.group;
-    status.first = object.first;
-    status.end = object.end;
-    status.bytes = object.bytes;
-    for (std::size_t t = 0; t < kTiers; ++t) status.in[t] = object.in(t);
-    status.age = now - node.last_use;
-    status.keep_value = reuse_.rate(reuse_class(index_, object.node), status.age) * terms(object.node, object.highest()).efficiency();
-    status.holds = object.holds;
-    out.push_back(status);
-  }
-  const auto before = [sort](const ObjectStatus& a, const ObjectStatus& b) {
-    switch (sort) {
-      case Cache::Sort::keep: return a.keep_value > b.keep_value;
-      case Cache::Sort::bytes: return a.bytes > b.bytes;
-      case Cache::Sort::age: return a.age < b.age;
-      case Cache::Sort::depth: return a.end < b.end;
-    }
-    return false;
-  };
-  std::stable_sort(out.begin(), out.end(), before);
-  if (out.size() > limit) out.resize(limit);
-  return out;
+ObjectStatus CacheImpl::status_of(ObjectIx o, Instant now) const {
+  const Object& object = index_.object(o);
+  const Node& node = index_.node(object.node);
+  ObjectStatus status;
+  status.id = residents_[o].id;
+  status.ns = object.space;
+  status.group = object.group;
+  status.first = object.first;
+  status.end = object.end;
+  status.bytes = object.bytes;
+  for (std::size_t t = 0; t < kTiers; ++t) status.in[t] = object.in(t);
+  status.age = now - node.last_use;
+  status.keep_value = reuse_.rate(reuse_class(index_, object.node), status.age) * terms(object.node, object.highest()).efficiency();
+  status.holds = object.holds;
+  return status;
 }
 
 /// One row a node of the path, and one for what of the prompt is not in the tree at all.
@@ -135,24 +118,8 @@ std::uint64_t CacheImpl::drop_namespace_objects(NamespaceIx ns, Reason reason, I
   SpaceInfo& space = spaces_[ns];
   if (space.row_sent) deleting_.renewed.push_back(ns);
   space.durable = false;
-  std::vector<TicketName> names;
-  for (const auto& [name, ticket] : tickets_) {
-    if (ticket.space == ns && !ticket.lease) names.push_back(name);
-  }
-  kill(list, reason, now);
-  for (const TicketName& name : names) {
-    if (Ticket* ticket = find_ticket(name); ticket != nullptr) lose(*ticket, now);
-  }
+  kill_of(ns, list, reason, now);
   return list.size();
-}
-
-Result<std::uint64_t> CacheImpl::remove_namespace(NamespaceIx ns, Instant now) {
-  if (ns >= spaces_.size()) return fail(Errc::not_found, "no such namespace");
-  // A new generation: what was being written under the old one can no longer appear.
-  ++spaces_[ns].generation;
-  const std::uint64_t count = drop_namespace_objects(ns, Reason::removed, now);
-  if (spaces_[ns].clients == 0) spaces_[ns].removed = true;
-  return count;
 }
 
 Result<> CacheImpl::audit() const {

@@ -5,6 +5,7 @@
 #include "base/log.hpp"
 
 #include <algorithm>
+#include <cerrno>
 
 namespace statecached {
 
@@ -75,6 +76,44 @@ void CacheImpl::give_up_loads(std::uint16_t drive, Instant now) {
   }
 }
 
+/// Reads that nobody waits for any more are called back, as far as the drive has not begun them: a client that went
+/// away, or a request that was cancelled, costs those that stay nothing.
+void CacheImpl::cancel_orphans(Instant now) {
+  orphans_ = false;
+  std::vector<std::unordered_set<std::uint64_t>> tags(disks_.size());
+  const auto waited_for = [&](ObjectIx o) { return !loads_.at(o).waiters.empty(); };
+  for (const auto& [tag, job] : jobs_) {
+    if (job.kind != JobKind::load_read || std::any_of(job.objects.begin(), job.objects.end(), waited_for)) continue;
+    tags[job.path].insert(tag);
+  }
+  std::vector<std::uint64_t> here;
+  for (std::size_t d = 0; d < tags.size(); ++d) {
+    std::erase_if(disk_backlog_[d], [&](const DiskOp& op) {
+      if (op.kind != DiskKind::read || tags[d].erase(op.tag) == 0) return false;
+      here.push_back(op.tag);
+      return true;
+    });
+    if (tags[d].empty()) continue;
+    const std::vector<std::uint64_t> there(tags[d].begin(), tags[d].end());
+    seams_.disks[d]->cancel(there);
+  }
+  for (const std::uint64_t tag : here) on_disk({tag, ECANCELED, {}}, now);
+}
+
+/// Nothing of it is under way any more. Whoever has come to wait for it meanwhile gets it read after all.
+void CacheImpl::end_cancelled(ObjectIx o, Instant now) {
+  LoadState& load = loads_.at(o);
+  load.cancelled = false;
+  if (!load.waiters.empty()) {
+    read_objects({o}, DiskClass::demand, {}, now);
+    return;
+  }
+  loads_.erase(o);
+  host_.free(residents_[o].runs[index(Tier::host)]);
+  residents_[o].runs[index(Tier::host)].clear();
+  unhold(o, now);
+}
+
 /// Of the budget a batch takes at most half of what is left, so that one large object does not wait for all of it.
 std::uint64_t CacheImpl::batch_bytes(Instant now) const {
   if (seams_.budget == nullptr) return kBatchBytes;
@@ -97,6 +136,7 @@ std::uint64_t CacheImpl::hold_back(NodeIx node) {
     if (object.state != ObjectState::visible || !object.in(Tier::host) || object.in(Tier::nvme)) continue;
     if (residents_[o].writing_behind || residents_[o].not_worth_disk) continue;
     residents_[o].not_worth_disk = true;
+    priced_out_ = true;
     seams_.budget->held_back(object.bytes);
     bytes += object.bytes;
   }

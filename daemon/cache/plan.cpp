@@ -202,7 +202,9 @@ void CacheImpl::let_go(Ticket& ticket, Instant now) {
   if (!loads_.empty()) {
     for (const Held& held : ticket.held) {
       const auto load = loads_.find(held.object);
-      if (load != loads_.end()) std::erase(load->second.waiters, ticket.name);
+      if (load == loads_.end()) continue;
+      std::erase(load->second.waiters, ticket.name);
+      orphans_ = orphans_ || load->second.waiters.empty();
     }
   }
   letting_go_.clear();

@@ -9,6 +9,11 @@ namespace {
 
 /// Objects looked at in one step of a sweep; looking at one takes some tens of nanoseconds.
 constexpr std::size_t kLooksPerStep = 8192;
+/// Objects forgotten in one step of `rm`: some hundreds of nanoseconds each.
+constexpr std::size_t kKillsPerStep = 256;
+/// How often what was priced out of the drives is looked at again, and by how much its value must then exceed the price.
+constexpr Nanos kReconsiderEvery = std::chrono::seconds(10);
+constexpr double kReconsiderMargin = 1.25;
 /// Checks of verify under way at a time, and the host space they may read into.
 constexpr std::size_t kChecksMost = 32;
 constexpr std::uint64_t kCheckBytesMost = 16 * kMiB;
@@ -245,6 +250,141 @@ void CacheImpl::verify_part(std::uint64_t number, bool ok, Instant now) {
     forget_below(o, Reason::corrupt, now);
   }
   unhold(o, now);
+}
+
+// ---- ls ---------------------------------------------------------------------------------------------
+
+void CacheImpl::list(const Cache::ListWish& wish, std::function<void(std::vector<ObjectStatus>)> done) {
+  ListJob& job = lists_.emplace_back();
+  job.wish = wish;
+  job.done = std::move(done);
+}
+
+/// One step's work; true when it was the last. Keeps little more than what is asked for: of a sorted part only the
+/// first can be among the first of all.
+bool CacheImpl::list_some(ListJob& job, Instant now) const {
+  const Cache::ListWish& wish = job.wish;
+  const auto before = [sort = wish.sort](const ObjectStatus& a, const ObjectStatus& b) {
+    switch (sort) {
+      case Cache::Sort::keep: return a.keep_value > b.keep_value;
+      case Cache::Sort::bytes: return a.bytes > b.bytes;
+      case Cache::Sort::age: return a.age < b.age;
+      case Cache::Sort::depth: return a.end < b.end;
+    }
+    return false;
+  };
+  std::size_t looks = 0;
+  for (; job.next < index_.object_slots() && looks < kLooksPerStep; ++job.next, ++looks) {
+    const Object& object = index_.object(static_cast<ObjectIx>(job.next));
+    if (object.state != ObjectState::visible || (wish.ns && object.space != *wish.ns) || (wish.tier && !object.in(*wish.tier))) continue;
+    job.found.push_back(status_of(static_cast<ObjectIx>(job.next), now));
+    looks += kLooksPerStep / kRowsPerStep - 1;  // its value takes longer than a look
+  }
+  const bool last = job.next >= index_.object_slots();
+  if (last || (job.found.size() > kLooksPerStep && job.found.size() - kLooksPerStep > wish.limit)) {
+    std::stable_sort(job.found.begin(), job.found.end(), before);
+    if (job.found.size() > wish.limit) job.found.resize(wish.limit);
+  }
+  return last;
+}
+
+void CacheImpl::step_list(Instant now) {
+  if (lists_.empty()) return;
+  if (!list_some(lists_.front(), now)) {
+    ++sweep_work_;
+    return;
+  }
+  ListJob over = std::move(lists_.front());
+  lists_.pop_front();
+  over.done(std::move(over.found));
+}
+
+// ---- rm ---------------------------------------------------------------------------------------------
+
+/// Tickets that have planned with them lose their plans.
+void CacheImpl::kill_of(NamespaceIx ns, const std::vector<ObjectIx>& list, Reason reason, Instant now) {
+  std::vector<TicketName> names;
+  for (const auto& [name, ticket] : tickets_) {
+    if (ticket.space == ns && !ticket.lease) names.push_back(name);
+  }
+  kill(list, reason, now);
+  for (const TicketName& name : names) {
+    if (Ticket* ticket = find_ticket(name); ticket != nullptr) lose(*ticket, now);
+  }
+}
+
+void CacheImpl::remove_namespace(NamespaceIx ns, std::function<void(std::uint64_t)> done, Instant now) {
+  SC_ASSERT(ns < spaces_.size());
+  SpaceInfo& space = spaces_[ns];
+  // A new generation: what was being written under the old one can no longer appear, and a start from here on
+  // takes no row of it over.
+  ++space.generation;
+  if (space.row_sent) deleting_.renewed.push_back(ns);
+  space.durable = false;
+  if (space.clients == 0) space.removed = true;
+  removes_.push_back({ns, std::move(done), now, 0, 0});
+}
+
+/// What is stored while it goes on is of the new generation and stays.
+void CacheImpl::step_remove(Instant now) {
+  if (removes_.empty()) return;
+  RemoveJob& job = removes_.front();
+  std::vector<ObjectIx> list;
+  std::size_t looks = 0;
+  for (; job.next < index_.object_slots() && looks < kLooksPerStep && list.size() < kKillsPerStep; ++job.next, ++looks) {
+    const auto o = static_cast<ObjectIx>(job.next);
+    const ObjectState state = index_.object(o).state;
+    if (index_.object(o).space != job.ns || state == ObjectState::free || state == ObjectState::dead) continue;
+    if (residents_[o].reserved <= job.asked) list.push_back(o);
+  }
+  job.count += list.size();
+  if (!list.empty()) kill_of(job.ns, list, Reason::removed, now);
+  if (job.next < index_.object_slots()) {
+    ++sweep_work_;
+    return;
+  }
+  const RemoveJob over = std::move(removes_.front());
+  removes_.pop_front();
+  over.done(over.count);
+}
+
+// ---- what was priced out ----------------------------------------------------------------------------
+
+/// Whether write-behind would take it now.
+bool CacheImpl::worth_disk_now(ObjectIx o, Instant now) {
+  const Object& object = index_.object(o);
+  const SpaceInfo& space = spaces_[object.space];
+  const SegmentTerms value = segment_terms(index_, object.node, Tier::host, false, space.spec.cost, space.has_end, space.speeds);
+  const double load = value.bytes_freed / space.speeds.load[index(Tier::nvme)];
+  if (options_.policy.demotion == Demotion::priced && value.seconds_saved <= load) return false;
+  if (seams_.budget == nullptr) return true;
+  const double worth = (value.seconds_saved - load) / std::max(value.bytes_freed, 1.0);
+  return worth > kReconsiderMargin * seams_.budget->status().price && seams_.budget->room(now) >= object.bytes;
+}
+
+/// Prices fall, tokens flow in, and what hangs below a node changes what it is worth.
+void CacheImpl::step_reconsider(Instant now) {
+  if (!reconsidering_) {
+    if (!priced_out_ || now - reconsidered_at_ < kReconsiderEvery) return;
+    reconsidering_ = true;
+    priced_out_ = false;
+    reconsider_next_ = 0;
+    reconsidered_at_ = now;
+  }
+  const std::size_t last = std::min(index_.object_slots(), reconsider_next_ + kRowsPerStep);
+  for (; reconsider_next_ < last; ++reconsider_next_) {
+    const auto o = static_cast<ObjectIx>(reconsider_next_);
+    if (!residents_[o].not_worth_disk || index_.object(o).state != ObjectState::visible) continue;
+    if (index_.object(o).in(Tier::nvme)) {
+      residents_[o].not_worth_disk = false;
+    } else if (index_.object(o).in(Tier::host) && worth_disk_now(o, now)) {
+      residents_[o].not_worth_disk = false;
+      requeue(index_.object(o).node, now);
+    } else {
+      priced_out_ = true;
+    }
+  }
+  reconsidering_ = reconsider_next_ < index_.object_slots();
 }
 
 }  // namespace statecached

@@ -3,6 +3,7 @@
 #include "base/log.hpp"
 
 #include <algorithm>
+#include <cerrno>
 
 namespace statecached {
 
@@ -77,6 +78,12 @@ void CacheImpl::submit_sums(ObjectIx o, JobKind kind, std::uint64_t batch, const
 // ---- loads ------------------------------------------------------------------------------------------
 
 void CacheImpl::start_loads(Ticket& ticket, const std::vector<ObjectIx>& objects, Instant now) {
+  for (ObjectIx o : objects) hold(o, now);  // the load's own
+  counters_.loads += objects.size();
+  read_objects(objects, ticket.read_class, ticket.deadline, now);
+}
+
+void CacheImpl::read_objects(const std::vector<ObjectIx>& objects, DiskClass klass, Instant deadline, Instant now) {
   std::vector<ObjectIx> order = objects;
   std::sort(order.begin(), order.end(), [&](ObjectIx a, ObjectIx b) {
     const Resident& x = residents_[a];
@@ -89,8 +96,8 @@ void CacheImpl::start_loads(Ticket& ticket, const std::vector<ObjectIx>& objects
   const auto send = [&] {
     if (op.pieces.empty()) return;
     op.kind = DiskKind::read;
-    op.klass = ticket.read_class;
-    op.deadline = ticket.deadline;
+    op.klass = klass;
+    op.deadline = deadline;
     job.kind = JobKind::load_read;
     job.started = now;
     job.path = path;
@@ -103,13 +110,11 @@ void CacheImpl::start_loads(Ticket& ticket, const std::vector<ObjectIx>& objects
   };
   std::vector<DiskPiece> pieces;
   for (ObjectIx o : order) {
-    hold(o, now);  // the load's own
     Resident& resident = residents_[o];
     if (resident.path != path) send();
     path = resident.path;
     pieces.clear();
     zip(resident.disk, resident.runs[index(Tier::host)], kHostArena, pieces);
-    ++counters_.loads;
     for (DiskPiece& piece : pieces) {
       while (piece.bytes > 0) {
         DiskPiece part = piece;
@@ -286,12 +291,12 @@ bool CacheImpl::start_batch(std::vector<ObjectIx> objects, Instant now) {
     batch.parts += residents_[o].shards;
     submit_sums(o, JobKind::batch_sum, batch.number, residents_[o].runs[index(Tier::host)], kHostArena);
   }
-  if (batch.parts == 0) batch_data(batch, now);
+  // The checksums are wanted for the rows: taking them costs no time beside the writes.
+  batch_data(batch, now);
   return true;
 }
 
 void CacheImpl::batch_data(WriteBatch& batch, Instant now) {
-  batch.phase = WriteBatch::Phase::data;
   DiskOp op;
   std::uint64_t bytes = 0;
   const auto send = [&] {
@@ -339,8 +344,6 @@ void CacheImpl::batch_part_done(std::uint64_t number, bool ok, Reason reason, In
   if (--batch.parts > 0) return;
   if (batch.failed) {
     batch.phase = WriteBatch::Phase::ready;
-  } else if (batch.phase == WriteBatch::Phase::sums) {
-    batch_data(batch, now);
   } else if (batch.phase == WriteBatch::Phase::data) {
     // Data durable first, then the catalog (design.md 5).
     batch.phase = WriteBatch::Phase::sync;
@@ -553,6 +556,7 @@ void CacheImpl::write_behind(Instant now) {
       const double load = value.bytes_freed / spaces_[index_.node(node).space].speeds.load[index(Tier::nvme)];
       if (options_.policy.demotion == Demotion::priced && value.seconds_saved <= load) {
         for (ObjectIx o : index_.node(node).objects) residents_[o].not_worth_disk = true;
+        priced_out_ = true;
         continue;
       }
       if (!budget_allows(path, bytes, (value.seconds_saved - load) / std::max(value.bytes_freed, 1.0), now)) {
@@ -592,7 +596,9 @@ void CacheImpl::copy_down(Instant now) {
     }
     for (ObjectIx o : objects) {
       Object& object = index_.object(o);
-      if (object.state != ObjectState::visible || object.tiers != 1U << d || residents_[o].copying_down || residents_[o].not_worth_disk) continue;
+      if (object.state != ObjectState::visible || object.tiers != 1U << d || residents_[o].copying_down) continue;
+      // Priced out, but the tail is not, and would come down in vain without the KV that it hangs on.
+      if (residents_[o].not_worth_disk && !object.full) continue;
       if (!copy_to_host(o, now)) break;
       started += object.bytes;
     }
@@ -610,7 +616,8 @@ void CacheImpl::on_disk(const DiskDone& done, Instant now) {
   const Job job = std::move(it->second);
   jobs_.erase(it);
   const bool ok = done.os_error == 0;
-  if (!ok) ++counters_.io_errors;
+  const bool cancelled = done.os_error == ECANCELED && job.kind == JobKind::load_read;
+  if (!ok && !cancelled) ++counters_.io_errors;
   if (job.kind == JobKind::verify_read) {
     verify_part(job.batch, ok, now);
     return;
@@ -635,13 +642,19 @@ void CacheImpl::on_disk(const DiskDone& done, Instant now) {
   }
   for (ObjectIx o : job.objects) {
     LoadState& load = loads_.at(o);
-    if (!ok) {
+    if (cancelled) {
+      load.cancelled = true;
+    } else if (!ok) {
       load.failed = true;
       load.reason = Reason::io_error;
     }
     if (--load.parts > 0) continue;
     if (load.failed) {
       loaded(o, now);
+      continue;
+    }
+    if (load.cancelled) {
+      end_cancelled(o, now);
       continue;
     }
     load.parts = residents_[o].shards;
@@ -784,9 +797,13 @@ std::size_t CacheImpl::step(Instant now) {
     nvme_down_ = nvme_waits_ || !sound || catalog_setback_.doubted();
   }
   expire(now);
+  if (orphans_) cancel_orphans(now);
   sweep_work_ = 0;
   step_flush(now);
   step_verify(now);
+  step_list(now);
+  step_remove(now);
+  step_reconsider(now);
   make_disk_room(now);
   copy_down(now);
   for (std::size_t region = 0; region < host_.count(); ++region) {

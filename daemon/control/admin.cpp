@@ -414,33 +414,38 @@ Result<Admin::Render> clients_command(Conductor& conductor,
   });
 }
 
-Result<Admin::Render> ls_command(Conductor& conductor, Arguments& arguments) {
-  Cache& cache = conductor.cache();
-  std::optional<NamespaceIx> ns;
+Result<Cache::ListWish> ls_wish(const Cache& cache, Arguments& arguments) {
+  Cache::ListWish wish;
   if (const auto name = arguments.take("namespace")) {
-    SC_ASSIGN(ns, cache.find_namespace(*name));
+    SC_ASSIGN(wish.ns, cache.find_namespace(*name));
   }
-  std::optional<Tier> tier;
   if (const auto text = arguments.take("tier")) {
-    SC_ASSIGN(tier, parse_tier(*text));
+    SC_ASSIGN(wish.tier, parse_tier(*text));
   }
-  Cache::Sort sort = Cache::Sort::keep;
   if (const auto text = arguments.take("sort")) {
-    SC_ASSIGN(sort, parse_sort(*text));
+    SC_ASSIGN(wish.sort, parse_sort(*text));
   }
-  SC_ASSIGN(const std::uint64_t limit, arguments.number("limit", 100));
+  SC_ASSIGN(wish.limit, arguments.number("limit", 100));
   SC_TRY(arguments.nothing_left());
-  auto objects = cache.objects(ns, tier, sort, limit, conductor.now());
-  Names names(cache);
-  std::vector<std::string> of;
-  of.reserve(objects.size());
-  for (const ObjectStatus& object : objects)
-    of.push_back(names.of(object.ns));
-  return Admin::Render([objects = std::move(objects), of = std::move(of)] {
-    Json rows = Json::array();
-    for (std::size_t i = 0; i < objects.size(); ++i)
-      rows.push_back(object_json(objects[i], of[i]));
-    return print({{"objects", std::move(rows)}});
+  return wish;
+}
+
+void ls_command(Conductor& conductor, Arguments& arguments, const Admin::Done& done) {
+  Cache& cache = conductor.cache();
+  const auto wish = ls_wish(cache, arguments);
+  if (!wish) return done(tl::unexpected<Error>(wish.error()));
+  cache.list(*wish, [&cache, done](std::vector<ObjectStatus> objects) {
+    Names names(cache);
+    std::vector<std::string> of;
+    of.reserve(objects.size());
+    for (const ObjectStatus& object : objects)
+      of.push_back(names.of(object.ns));
+    done(Admin::Render([objects = std::move(objects), of = std::move(of)] {
+      Json rows = Json::array();
+      for (std::size_t i = 0; i < objects.size(); ++i)
+        rows.push_back(object_json(objects[i], of[i]));
+      return print({{"objects", std::move(rows)}});
+    }));
   });
 }
 
@@ -467,28 +472,35 @@ Result<Admin::Render> explain_command(Conductor& conductor,
   });
 }
 
-Result<Admin::Render> rm_command(Conductor& conductor,
-                                 Arguments& arguments,
-                                 const std::vector<std::string>& tenants) {
+void rm_command(Conductor& conductor,
+                Arguments& arguments,
+                const std::vector<std::string>& tenants,
+                const Admin::Done& done) {
   Cache& cache = conductor.cache();
   if (const auto tenant = arguments.take("tenant"); tenant) {
-    SC_TRY(arguments.nothing_left());
+    if (auto left = arguments.nothing_left(); !left)
+      return done(tl::unexpected<Error>(std::move(left.error())));
     const auto found = std::ranges::find(tenants, *tenant);
     if (found == tenants.end() && *tenant != "default")
-      return fail(Errc::not_found, fmt::format("there is no tenant {}", *tenant));
+      return done(fail(Errc::not_found, fmt::format("there is no tenant {}", *tenant)));
     const auto number = static_cast<std::uint32_t>(found - tenants.begin());
     const std::uint64_t removed = cache.remove_tenant(number, conductor.now());
-    return Admin::Render([name = *tenant, removed] {
+    return done(Admin::Render([name = *tenant, removed] {
       return print({{"tenant", name}, {"objects_removed", removed}});
-    });
+    }));
   }
-  SC_ASSIGN(const NamespaceIx ns, required_namespace(cache, arguments));
-  SC_TRY(arguments.nothing_left());
-  const std::string name = cache.display_name(ns);
-  SC_ASSIGN(const std::uint64_t removed, cache.remove_namespace(ns, conductor.now()));
-  return Admin::Render([name, removed] {
-    return print({{"namespace", name}, {"objects_removed", removed}});
-  });
+  const auto ns = required_namespace(cache, arguments);
+  if (!ns) return done(tl::unexpected<Error>(ns.error()));
+  if (auto left = arguments.nothing_left(); !left) return done(tl::unexpected<Error>(std::move(left.error())));
+  const std::string name = cache.display_name(*ns);
+  cache.remove_namespace(
+      *ns,
+      [name, done](std::uint64_t removed) {
+        done(Admin::Render([name, removed] {
+          return print({{"namespace", name}, {"objects_removed", removed}});
+        }));
+      },
+      conductor.now());
 }
 
 Result<Admin::Render> events_command(Conductor& conductor, Arguments& arguments) {
@@ -573,9 +585,9 @@ void Admin::execute(Conductor& conductor, const wire::AdminMessage& message, Don
         },
         conductor.now());
   };
-  if (command == "ls") return done(ls_command(conductor, arguments));
+  if (command == "ls") return ls_command(conductor, arguments, done);
   if (command == "explain") return done(explain_command(conductor, arguments, message.tokens));
-  if (command == "rm") return done(rm_command(conductor, arguments, context_.tenants));
+  if (command == "rm") return rm_command(conductor, arguments, context_.tenants, done);
   if (command == "events") return done(events_command(conductor, arguments));
   if (command == "config") return done(config_command(arguments, context_.settings));
   if (command == "bench") {

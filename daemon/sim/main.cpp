@@ -31,6 +31,7 @@ struct Arguments {
   std::string trace, model, state_dtype;
   std::vector<std::string> device{""}, host{""}, nvme{""}, policy{"marconi"};
   std::string alpha = "auto", admission = "auto", demotion = "priced", nvme_write = "behind", bytes_scale = "1", compat, per_request, plot;
+  std::string write_budget = "unlimited", write_burst = "auto";
   double host_gb_per_s = 50, nvme_gb_per_s = 2, engine_tflops = 400;
   std::uint32_t block_tokens = 64;
   std::uint64_t seed = 1, limit = 0;
@@ -63,6 +64,8 @@ void describe(CLI::App& app, Arguments& a) {
   app.add_option("--admission", a.admission, "auto, paper, marconi, every-N-tokens, all-blocks")->capture_default_str();
   app.add_option("--demotion", a.demotion, "priced, always, never")->capture_default_str();
   app.add_option("--nvme-write", a.nvme_write, "behind, through")->capture_default_str();
+  app.add_option("--write-budget-per-day", a.write_budget, "what may be written to NVMe in a day: unlimited or a size")->capture_default_str();
+  app.add_option("--write-burst", a.write_burst, "what of it may be written at once: auto (1/144 of it) or a size")->capture_default_str();
   app.add_option("--bytes-scale", a.bytes_scale, "factor on all sizes of state: a number or a fraction")->capture_default_str();
   app.add_option("--block-tokens", a.block_tokens, "tokens of a KV block")->capture_default_str()->check(CLI::Range(1U, kBlockTokensMax));
   app.add_option("--state-dtype", a.state_dtype, "bf16conv_fp32ssm (default) or 2byte");
@@ -159,6 +162,13 @@ Result<std::vector<Run>> plan(const Arguments& a, const NamespaceSpec& spec) {
   if (!a.compat.empty()) SC_TRY(choose<int>("--compat", a.compat, {{"reference", 0}}));
   SC_ASSIGN(common.policy.demotion, choose<Demotion>("--demotion", a.demotion, {{"priced", Demotion::priced}, {"always", Demotion::always}, {"never", Demotion::never}}));
   SC_ASSIGN(common.policy.nvme_write, choose<NvmeWrite>("--nvme-write", a.nvme_write, {{"behind", NvmeWrite::behind}, {"through", NvmeWrite::through}}));
+  if (a.write_budget != "unlimited") {
+    SC_ASSIGN(common.write_budget_per_day, capacity(a.write_budget));
+    if (a.write_burst != "auto") { SC_ASSIGN(common.write_burst, capacity(a.write_burst)); }
+    if (common.write_budget_per_day == 0) return fail(Errc::invalid_argument, "--write-budget-per-day is unlimited or a size");
+  } else if (a.write_burst != "auto") {
+    return fail(Errc::invalid_argument, "--write-burst belongs to --write-budget-per-day");
+  }
   if (a.alpha != "auto") {
     char* end = nullptr;
     const double alpha = std::strtod(a.alpha.c_str(), &end);
@@ -226,6 +236,10 @@ Json to_json(const Run& run, const SimResult& r) {
   out["bytes_dropped"] = r.counters.bytes_dropped;
   out["nvme_bytes_written"] = r.counters.nvme_bytes_written;
   out["evictions"] = r.counters.evictions;
+  if (r.budget) {
+    out["write_budget"] = {{"bytes_per_day", r.budget->bytes_per_day}, {"burst", r.budget->burst}, {"written", r.budget->written},
+                           {"held_back_objects", r.budget->held_back_objects}, {"held_back_bytes", r.budget->held_back_bytes}};
+  }
   out["policy_us_per_request"] = {{"mean", r.policy_us_mean}, {"p99", r.policy_us_p99}};
   out["cache_us_per_request"] = {{"mean", r.cache_us_mean}, {"p99", r.cache_us_p99}};
   if (s.open_loop) out["engine_busy"] = r.engine_busy;

@@ -19,6 +19,10 @@ namespace {
 
 /// Rates under which a load takes no time that anyone could see.
 constexpr double kFree = 1e18;
+/// What the kernel counts for the catalog: each row twice, in the log and later in a table, and the log's last page
+/// once more with each batch that is synced.
+constexpr std::uint64_t kRowCopies = 2;
+constexpr std::uint64_t kBurstsADay = 144;
 /// Steps that complete something after one request, before something is wrong.
 constexpr std::uint32_t kTurnsMax = 1'000'000;
 
@@ -45,8 +49,15 @@ class Stopwatch {
 
 class Simulator {
  public:
-  explicit Simulator(const SimSettings& settings) : settings_(settings), catalog_(MemoryCatalogOptions{.discard = true}) {
+  explicit Simulator(const SimSettings& settings)
+      : settings_(settings), catalog_(MemoryCatalogOptions{.discard = true, .count_bytes = settings.write_budget_per_day != 0}) {
     CacheSeams seams;
+    if (settings.write_budget_per_day != 0) {
+      const std::uint64_t automatic = std::max<std::uint64_t>(settings.write_budget_per_day / kBurstsADay, 1);
+      const std::uint64_t burst = settings.write_burst != 0 ? settings.write_burst : automatic;
+      budget_.emplace(WriteBudgetOptions{settings.write_budget_per_day, burst}, burst, clock_.now());
+      seams.budget = &*budget_;
+    }
     if (settings.nvme_bytes != 0) {
       SimDiskOptions options;
       options.read_bytes_per_second = nvme_rate();
@@ -93,6 +104,14 @@ class Simulator {
     return options;
   }
 
+  /// A step, and a look at the accounts of what has been written.
+  std::size_t step() {
+    if (budget_ && disk_) {
+      const CatalogStats rows = catalog_.stats();
+      budget_->observe(disk_->stats().bytes_written + kRowCopies * rows.bytes + rows.batches * kPage);
+    }
+    return cache_->step(clock_.now());
+  }
   /// Steps the cache and jumps the clock to the drive's next event until `done` holds or nothing is under way.
   template <class Done>
   Result<> advance(Nanos& in_cache, Done done) {
@@ -102,7 +121,7 @@ class Simulator {
       std::size_t handled = 0;
       {
         const Stopwatch watch(in_cache);
-        handled = cache_->step(clock_.now());
+        handled = step();
       }
       if (handled != 0) {
         idle = 0;
@@ -140,6 +159,7 @@ class Simulator {
   NoListener listener_;
   MemoryCatalog catalog_;
   InstantCopies copies_;
+  std::optional<WriteBudget> budget_;
   std::optional<SimDisk> disk_;
   std::optional<Cache> cache_;
   ClientIx client_ = 0;
@@ -286,7 +306,7 @@ Result<> Simulator::run_open(TraceReader& trace, const std::function<void(std::u
     Nanos stepping{};
     {
       const Stopwatch watch(stepping);
-      for (std::uint32_t turns = 0; cache_->step(now) != 0; moved = true) {
+      for (std::uint32_t turns = 0; step() != 0; moved = true) {
         if (++turns > kTurnsMax) return fail(Errc::internal, "the cache moves state between its tiers without end");
       }
     }
@@ -347,6 +367,7 @@ Result<SimResult> Simulator::result() {
   SC_TRY(cache_->audit());
   result_.counters = cache_->counters();
   result_.alpha = cache_->alpha();
+  if (budget_) result_.budget = budget_->status();
   for (const Tier tier : {Tier::device, Tier::host, Tier::nvme}) result_.bytes_peak[index(tier)] = cache_->tier(tier).peak;
   result_.ttft_ms = {nearest_rank(ttft_ms_, 0.5), nearest_rank(ttft_ms_, 0.95), nearest_rank(ttft_ms_, 0.99)};
   double sum = 0;

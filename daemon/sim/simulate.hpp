@@ -11,6 +11,7 @@
 #include "base/units.hpp"
 #include "client/workload/trace.hpp"
 #include "daemon/cache/cache.hpp"
+#include "daemon/cache/write_budget.hpp"
 #include "policy/clairvoyant.hpp"
 
 #include <array>
@@ -44,6 +45,8 @@ struct SimSettings {
   double host_bytes_per_second = 50e9;
   double nvme_bytes_per_second = 2e9;
   double engine_flops = 400e12;
+  std::uint64_t write_budget_per_day = 0;  ///< as the daemon's setting; 0: unlimited
+  std::uint64_t write_burst = 0;           ///< 0: 1/144 of the budget
   /// Counts as the paper's simulator does: a whole input may hit, loads are free, the deepest hit is taken.
   bool compat_reference = false;
   /// Requests come when the trace says (a turn not before the one before it is over), `stretch` times as slowly, to
@@ -66,6 +69,7 @@ struct SimResult {
   Percentiles ttft_ms;                ///< virtual: wait for loads, copy out of host memory, prefill of the rest
   std::array<std::uint64_t, kTiers> bytes_peak{};
   CacheCounters counters;
+  std::optional<WriteBudgetStatus> budget;
   double cache_us_mean = 0, cache_us_p99 = 0;    ///< real time in cache calls, a request
   double policy_us_mean = 0, policy_us_p99 = 0;  ///< of it, in policy code (no hashing and copying of tokens)
   std::optional<double> alpha;        ///< marconi-paper: the one in force at the end

@@ -363,6 +363,92 @@ TEST_F(Paths, APrefetchThatCannotBeInTimeIsRefusedAtOnce) {
   audit();
 }
 
+TEST_F(Paths, ReadsThatNobodyWaitsForAnyMoreAreCalledBack) {
+  build(1, 24 * kMiB);
+  for (std::uint32_t i = 0; i < 200; ++i) {
+    EXPECT_EQ(store(i), 4U);
+    run(std::chrono::milliseconds(5));
+  }
+  flush();
+  const auto held = [&] { return cache->tier(Tier::host).held_bytes; };
+  // More than the drive has under way; all but the last are given up.
+  std::vector<TicketName> loading;
+  for (std::uint32_t i = 0; i < 200 && loading.size() < 100; ++i) {
+    const std::uint64_t before = cache->counters().loads;
+    const TicketName name = begin(i, HoldKind::lease);
+    if (cache->counters().loads == before) {
+      end(name);
+    } else {
+      loading.push_back(name);
+    }
+  }
+  ASSERT_GT(loading.size(), 40U) << "what host memory has no room for lies on the drive alone";
+  const std::uint64_t asked = loading.size() * 3 * kBlockBytes;
+  const std::uint64_t read = disks[0]->stats().bytes_read;
+  for (std::size_t i = 0; i + 1 < loading.size(); ++i) end(loading[i]);
+  run(std::chrono::milliseconds(500));
+  EXPECT_NE(cache->lease(loading.back()), nullptr);
+  EXPECT_LT(disks[0]->stats().bytes_read - read, asked / 2);
+  EXPECT_EQ(cache->counters().io_errors, 0U);
+  end(loading.back());
+  EXPECT_EQ(held(), 0U);
+  EXPECT_FALSE(cache->busy());
+  audit();
+}
+
+TEST_F(Paths, WhoComesWhileAReadIsCalledBackGetsItAllTheSame) {
+  build(1, 48 * kMiB);
+  for (std::uint32_t i = 0; i < 200; ++i) {
+    EXPECT_EQ(store(i), 4U);
+    run(std::chrono::milliseconds(5));
+  }
+  flush();
+  for (std::uint32_t round = 0; round < 200; ++round) {
+    std::vector<TicketName> names;
+    for (std::uint32_t i = 0; i < 30; ++i)
+      names.push_back(begin(static_cast<std::uint32_t>(random.below(200)), HoldKind::lease));
+    run(std::chrono::microseconds(random.below(3000)));
+    for (const TicketName& name : names) end(name);
+    // The same objects again, before, while or after the reads have been called back.
+    run(std::chrono::microseconds(random.below(600)));
+    EXPECT_GE(hit(static_cast<std::uint32_t>(random.below(200))).value_or(0), 48U) << round;
+  }
+  EXPECT_EQ(cache->counters().load_failures, 0U);
+  audit();
+}
+
+// ---- rm and ls, a piece a step --------------------------------------------------------------------------
+
+TEST_F(Paths, RmAndLsWorkInPiecesAndSpareWhatIsStoredMeanwhile) {
+  build(1);
+  for (std::uint32_t i = 0; i < 200; ++i) {
+    store(i);
+    run(std::chrono::milliseconds(5));
+  }
+  flush();
+  std::vector<ObjectStatus> listed;
+  cache->list({cache->namespace_of(client), std::nullopt, Cache::Sort::depth, 150},
+              [&](std::vector<ObjectStatus> objects) { listed = std::move(objects); });
+  run(std::chrono::milliseconds(10));
+  ASSERT_EQ(listed.size(), 150U);
+  for (const ObjectStatus& object : listed) EXPECT_EQ(object.end, kBlock) << "the shallowest first";
+
+  std::optional<std::uint64_t> removed;
+  cache->remove_namespace(cache->namespace_of(client), [&](std::uint64_t count) { removed = count; }, clock.now());
+  EXPECT_FALSE(removed) << "nothing is done in the caller's step";
+  clock.advance(std::chrono::microseconds(10));
+  static_cast<void>(cache->step(clock.now()));
+  EXPECT_FALSE(removed) << "800 objects are more than one step's work";
+  EXPECT_EQ(store(1000), 4U);
+  for (int i = 0; i < 1000 && !removed; ++i) run(std::chrono::milliseconds(1));
+  EXPECT_EQ(removed, 800U);
+  for (std::uint32_t i = 0; i < 200; i += 7) EXPECT_EQ(hit(i), 0U) << i;
+  EXPECT_GE(hit(1000).value_or(0), 48U) << "stored while rm was at work";
+  run(std::chrono::milliseconds(100));
+  EXPECT_LE(cache->tier(Tier::nvme).used, 4 * kBlockBytes);
+  audit();
+}
+
 // ---- the write budget -------------------------------------------------------------------------------
 
 TEST_F(Paths, TheBudgetHoldsUnderTwentyTimesItsLoad) {
@@ -389,6 +475,22 @@ TEST_F(Paths, TheBudgetHoldsUnderTwentyTimesItsLoad) {
   EXPECT_GT(budget.status().held_back_bytes, stored / 2);
   EXPECT_EQ(cache->counters().refused[static_cast<std::size_t>(Reason::capacity)], 0U)
       << "what is held back leaves memory, nothing is refused for it";
+  audit();
+}
+
+TEST_F(Paths, WhatWasHeldBackIsLookedAtAgainWhenTokensHaveCome) {
+  WriteBudgetOptions options;
+  options.bytes_per_day = 86'400 * kMiB;  // 1 MiB a second
+  options.burst = 4 * kMiB;
+  WriteBudget budget(options, 0, clock.now());
+  build(1, 4 * kMiB, &budget);
+  on_step = [&] { budget.observe(disks[0]->stats().bytes_written); };
+  for (std::uint32_t i = 0; i < 16; ++i) store(i);  // the host tier is full
+  run(std::chrono::milliseconds(100));
+  ASSERT_GT(budget.status().held_back_objects, 0U);
+  const std::uint64_t before = disks[0]->stats().bytes_written;
+  run(std::chrono::seconds(60), std::chrono::milliseconds(10));
+  EXPECT_GT(disks[0]->stats().bytes_written, before) << "nothing has been stored since; there is room now";
   audit();
 }
 

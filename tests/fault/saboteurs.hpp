@@ -60,6 +60,8 @@ class SabotagedDisk final : public Disk {
     return out.size() - before;
   }
 
+  void cancel(std::span<const std::uint64_t> tags) override { inner_.cancel(tags); }
+
   [[nodiscard]] DiskStats stats() const override { return inner_.stats(); }
 
   [[nodiscard]] const char* engine() const noexcept override { return "sabotaged"; }

@@ -408,7 +408,11 @@ void World::finale() {
     step();
   if (!flushed) judge("flush does not end");
   tally_.nvme_loads += cache_->counters().loads;
-  static_cast<void>(cache_->remove_namespace(cache_->namespace_of(client_), clock_.now()));
+  bool removed = false;
+  cache_->remove_namespace(cache_->namespace_of(client_), [&](std::uint64_t) { removed = true; }, clock_.now());
+  for (int i = 0; i < 20'000 && !removed; ++i)
+    step();
+  if (!removed) judge("rm does not end");
   settle("after rm");
   for (int i = 0; i < 200; ++i)
     step();

@@ -299,7 +299,7 @@ TEST_F(DriveFaults, AReadOnlyRemountStopsWritingAndNotReading) {
   attach();
   store_on_drive(0, 200);
   const std::string device = std::filesystem::path(device_of(folder)).filename();
-  if (!run("echo test > /sys/fs/ext4/" + device + "/trigger_fs_error"))
+  if (!run("echo test | tee /sys/fs/ext4/" + device + "/trigger_fs_error"))
     GTEST_SKIP() << "cannot make ext4 go read-only";
   store(300, 310);
   if (daemon.ctl({"flush"}).code == 0) {

@@ -290,6 +290,35 @@ const Variant kVariants[] = {
     {"simulated", true, DiskEngine::automatic, kAuto, true, true},
 };
 
+TEST_P(DiskConformance, WhatIsCancelledEndsOnceReadOrNot) {
+  for (std::uint64_t page = 0; page < kPages; ++page)
+    fill(kFrom, page, page + 1);
+  run({make_op(1, DiskKind::write, {{0, {kFrom, 0}, kCapacity}}, DiskClass::write_behind)});
+  constexpr std::uint64_t kBytes = kCapacity / 32;
+  std::vector<std::uint64_t> tags;
+  for (std::uint64_t i = 0; i < 32; ++i) {
+    DiskOp op = make_op(100 + i, DiskKind::read, {{i * kBytes, {kTo, i * kBytes}, kBytes}});
+    ASSERT_TRUE(disk_->submit(op));
+    if (i % 2 == 1) tags.push_back(100 + i);
+  }
+  disk_->cancel(tags);
+  std::vector<std::uint64_t> seen;
+  for (const DiskDone& done : wait(32)) {
+    seen.push_back(done.tag);
+    const std::uint64_t first = (done.tag - 100) * kBytes / kPage;
+    if (done.os_error == 0) {
+      EXPECT_TRUE(holds(kTo, first, first + 1)) << done.tag;
+    } else {
+      EXPECT_EQ(done.os_error, ECANCELED);
+      EXPECT_EQ(done.tag % 2, 1U) << "nobody cancelled it";
+    }
+  }
+  std::sort(seen.begin(), seen.end());
+  EXPECT_EQ(std::unique(seen.begin(), seen.end()), seen.end());
+  EXPECT_EQ(disk_->stats().errors, 0U);
+  EXPECT_EQ(disk_->stats().queued, 0U);
+}
+
 INSTANTIATE_TEST_SUITE_P(Engines,
                          DiskConformance,
                          ::testing::ValuesIn(kVariants),

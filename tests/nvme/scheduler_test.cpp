@@ -62,6 +62,27 @@ class SchedulerTest : public ::testing::Test {
   Instant now_{Nanos{1000}};
 };
 
+TEST_F(SchedulerTest, CancelEndsReadsThatHaveNotBegunAndNothingElse) {
+  add(1, DiskKind::read, DiskClass::demand, 2 * kMiB);
+  add(2, DiskKind::read, DiskClass::demand, kMiB);
+  add(3, DiskKind::read, DiskClass::prefetch, kMiB);
+  add(4, DiskKind::write, DiskClass::write_behind, kPage);
+  EXPECT_EQ(next_tag(), 1U);
+  const std::vector<std::uint64_t> tags{1, 2, 4, 77};
+  scheduler_.cancel(tags, now_, finished_);
+  ASSERT_EQ(finished_.size(), 1U);
+  EXPECT_EQ(finished_[0].done.tag, 2U);
+  EXPECT_EQ(finished_[0].done.os_error, ECANCELED);
+  EXPECT_EQ(scheduler_.pending(DiskClass::demand), 2 * kMiB);
+  finish(last_);
+  // The rest of 1; prefetch goes in smaller transfers.
+  EXPECT_EQ(order_one_at_a_time(), (std::vector<std::uint64_t>{1, 3, 3, 4}));
+  EXPECT_EQ(scheduler_.ops(), 0U);
+  EXPECT_FALSE(scheduler_.waiting());
+  for (const Finished& op : finished_)
+    EXPECT_EQ(op.done.os_error, op.done.tag == 2 ? ECANCELED : 0) << op.done.tag;
+}
+
 TEST_F(SchedulerTest, ServesClassesInStrictOrderAndDeadlinesInsidePrefetch) {
   add(1, DiskKind::write, DiskClass::write_behind, kPage);
   add(2, DiskKind::read, DiskClass::prefetch, kPage);

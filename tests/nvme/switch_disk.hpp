@@ -30,6 +30,8 @@ class SwitchDisk final : public Disk {
     return count;
   }
 
+  void cancel(std::span<const std::uint64_t> tags) override { inner_.cancel(tags); }
+
   [[nodiscard]] DiskStats stats() const override { return inner_.stats(); }
 
   [[nodiscard]] const char* engine() const noexcept override { return inner_.engine(); }
@@ -54,6 +56,8 @@ class BorrowedDisk final : public Disk {
   [[nodiscard]] bool submit(DiskOp& op) override { return inner_.submit(op); }
 
   std::size_t poll(std::vector<DiskDone>& out) override { return inner_.poll(out); }
+
+  void cancel(std::span<const std::uint64_t> tags) override { inner_.cancel(tags); }
 
   [[nodiscard]] DiskStats stats() const override { return inner_.stats(); }
 

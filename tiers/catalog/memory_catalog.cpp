@@ -77,11 +77,13 @@ CatalogDone MemoryCatalog::apply(const CatalogBatch& batch) {
     }
     return {batch.tag, false, "the catalog was told to fail"};
   }
-  if (!options_.discard) {
+  if (!options_.discard || options_.count_bytes) {
     auto changes = encode_changes(batch);
     if (!changes) return {batch.tag, false, changes.error().message()};
-    for (RowChange& change : *changes)
-      apply(change);
+    for (RowChange& change : *changes) {
+      stats_.bytes += change.key.size() + change.value.size();
+      if (!options_.discard) apply(change);
+    }
   }
   ++stats_.batches;
   stats_.rows_put += batch.namespaces.size() + batch.domains.size() + batch.puts.size();
@@ -90,7 +92,6 @@ CatalogDone MemoryCatalog::apply(const CatalogBatch& batch) {
 }
 
 void MemoryCatalog::apply(RowChange& change) {
-  stats_.bytes += change.key.size() + change.value.size();
   switch (change.kind) {
     case RowChange::Kind::put:
       rows_.insert_or_assign(std::move(change.key), std::move(change.value));

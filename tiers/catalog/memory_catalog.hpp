@@ -16,6 +16,7 @@ struct MemoryCatalogOptions {
   std::size_t queue = 256;   ///< batches accepted and not yet polled
   bool manual_sync = false;  ///< batches become durable only by sync(); else by poll()
   bool discard = false;      ///< store nothing, only count: simulations of long traces
+  bool count_bytes = false;  ///< with `discard`: encode rows all the same, for stats().bytes
   double fail_chance = 0;    ///< of each batch, drawn from `seed`
   std::uint64_t seed = 1;
 };

@@ -10,7 +10,7 @@
 // moods:
 //   up:    kept when in four pairs it moved at least 5 % more bytes a second, then tried again
 //   down:  kept when in five pairs it moved at most 3 % fewer, then tried again
-// so that noise alone rather leads up. After both have failed, sixty-four windows of rest. Whatever a
+// so that noise alone rather leads up. After both have failed, 256 windows (4 GiB) of rest, since each trial of less costs throughput. Whatever a
 // trial says, the limit is never more than the drive moves in 4 ms at its best of late: a demand
 // read may have to wait for what is under way.
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <unordered_set>
 #include <utility>
 
 namespace statecached {
@@ -63,7 +64,7 @@ std::size_t GuardedDisk::poll(std::vector<DiskDone>& out) {
     const Asked asked = at->second;
     asked_.erase(at);
     if (asked.given_up) continue;
-    judge(asked, done.os_error);
+    if (done.os_error != ECANCELED) judge(asked, done.os_error);
     done.tag = asked.tag;
     out.push_back(done);
   }
@@ -71,6 +72,15 @@ std::size_t GuardedDisk::poll(std::vector<DiskDone>& out) {
   out.insert(out.end(), refused_.begin(), refused_.end());
   refused_.clear();
   return out.size() - before;
+}
+
+void GuardedDisk::cancel(std::span<const std::uint64_t> tags) {
+  std::vector<std::uint64_t> inner;
+  const std::unordered_set<std::uint64_t> wanted(tags.begin(), tags.end());
+  for (const auto& [number, asked] : asked_) {
+    if (asked.kind == DiskKind::read && wanted.contains(asked.tag)) inner.push_back(number);
+  }
+  if (!inner.empty()) inner_->cancel(inner);
 }
 
 void GuardedDisk::judge(const Asked& asked, int os_error) {

@@ -1,6 +1,7 @@
 #include "tiers/nvme/scheduler.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 namespace statecached {
@@ -251,6 +252,25 @@ void Scheduler::retire(std::uint32_t slot, Instant now, std::vector<Finished>& o
   --live_;
 }
 
+void Scheduler::cancel(std::span<const std::uint64_t> tags, Instant now, std::vector<Finished>& out) {
+  std::vector<std::uint32_t> found;
+  for (const DiskClass klass : {DiskClass::demand, DiskClass::prefetch, DiskClass::write_behind}) {
+    for (const Key& key : queues_[index(klass)][index(DiskKind::read)]) {
+      const OpState& state = slots_[key.slot];
+      const bool asked = std::binary_search(tags.begin(), tags.end(), state.op.tag);
+      if (asked && state.unstarted == state.total) found.push_back(key.slot);
+    }
+  }
+  for (const std::uint32_t slot : found) {
+    OpState& state = slots_[slot];
+    queue_of(state).erase(key_of(state, slot));
+    --waiting_;
+    state.unstarted = 0;
+    state.error = ECANCELED;
+    retire(slot, now, out);
+  }
+}
+
 void check_op(const DiskOp& op, std::uint64_t capacity, const Memories* memories) {
   SC_ASSERT(op.kind != DiskKind::sync || op.pieces.empty());
   for (const DiskPiece& piece : op.pieces) {
@@ -272,7 +292,7 @@ void DiskCounters::finished(const Finished& op) noexcept {
   } else {
     syncs_.fetch_add(1, kOrder);
   }
-  if (op.done.os_error != 0) errors_.fetch_add(1, kOrder);
+  if (op.done.os_error != 0 && op.done.os_error != ECANCELED) errors_.fetch_add(1, kOrder);
   queued_.fetch_sub(1, kOrder);
 }
 

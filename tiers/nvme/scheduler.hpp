@@ -25,6 +25,7 @@
 #include <cstdint>
 #include <optional>
 #include <set>
+#include <span>
 #include <vector>
 
 namespace statecached {
@@ -67,6 +68,9 @@ class Scheduler {
 
   /// Takes the op. One without pieces (and no sync) is over at once.
   void add(DiskOp&& op, std::vector<Finished>& out);
+
+  /// Reads with one of these (sorted) tags of which nothing was started are over, with ECANCELED.
+  void cancel(std::span<const std::uint64_t> tags, Instant now, std::vector<Finished>& out);
 
   /// The next transfer that may start now. The caller must finish() each exactly once.
   [[nodiscard]] std::optional<Transfer> next(Instant now);

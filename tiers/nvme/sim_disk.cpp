@@ -61,6 +61,14 @@ std::size_t SimDisk::poll(std::vector<DiskDone>& out) {
   return count;
 }
 
+void SimDisk::cancel(std::span<const std::uint64_t> tags) {
+  run_until(clock_.now());
+  std::vector<std::uint64_t> sorted(tags.begin(), tags.end());
+  std::sort(sorted.begin(), sorted.end());
+  scheduler_.cancel(sorted, clock_.now(), finished_);
+  collect();
+}
+
 Instant SimDisk::next_completion() const {
   if (!done_.empty()) return clock_.now();
   return events_.empty() ? Instant::max() : events_.top().at;

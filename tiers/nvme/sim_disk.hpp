@@ -69,6 +69,7 @@ class SimDisk final : public Disk {
   [[nodiscard]] bool submit(DiskOp& op) override;
   /// What is due at the clock's now.
   std::size_t poll(std::vector<DiskDone>& out) override;
+  void cancel(std::span<const std::uint64_t> tags) override;
 
   [[nodiscard]] DiskStats stats() const override { return counters_.snapshot(); }
 

@@ -105,6 +105,21 @@ std::size_t ThreadDisk::poll(std::vector<DiskDone>& out) {
   return taken.size();
 }
 
+void ThreadDisk::cancel(std::span<const std::uint64_t> tags) {
+  std::vector<std::uint64_t> sorted(tags.begin(), tags.end());
+  std::sort(sorted.begin(), sorted.end());
+  bool over = false;
+  {
+    const std::lock_guard lock(mutex_);
+    const std::size_t before = finished_.size();
+    scheduler_.cancel(sorted, MonotonicClock().now(), finished_);
+    for (std::size_t i = before; i < finished_.size(); ++i)
+      counters_.finished(finished_[i]);
+    over = finished_.size() != before;
+  }
+  if (over && waker_) waker_();
+}
+
 /// Returns the errno, or 0 when all bytes were moved.
 int ThreadDisk::perform(const Transfer& transfer, std::uint64_t& done) const {
   const int fd = path_.fd.get();

@@ -30,6 +30,7 @@ class ThreadDisk final : public Disk {
 
   [[nodiscard]] bool submit(DiskOp& op) override;
   std::size_t poll(std::vector<DiskDone>& out) override;
+  void cancel(std::span<const std::uint64_t> tags) override;
 
   [[nodiscard]] DiskStats stats() const override {
     DiskStats out = counters_.snapshot();

@@ -27,6 +27,8 @@ constexpr int kAttemptsMax = 64;
 
 /// Of a long backlog, at most so many bytes end before its owner is woken (Worker::deliver).
 constexpr std::uint64_t kRingBytes = 4 * kMiB;
+/// Lists of ops to cancel that the thread has not seen yet; further ones are ignored.
+constexpr std::size_t kCancelsMax = 64;
 /// Of the bits that wake the worker: room for a kind of transfer, by bit_of(), or the end.
 constexpr std::uint8_t kStopBit = 8;
 
@@ -194,9 +196,16 @@ void UringDisk::Worker::arm_wake() {
   wake_armed_ = true;
 }
 
+/// Cancels are taken first and applied last: what they name was pushed before them.
 void UringDisk::Worker::take_incoming() {
+  std::vector<std::uint64_t> cancelled;
+  while (auto tags = disk_.cancelled_.pop())
+    cancelled.insert(cancelled.end(), tags->begin(), tags->end());
   while (auto op = disk_.incoming_.pop())
     scheduler_.add(std::move(*op), finished_);
+  if (cancelled.empty()) return;
+  std::sort(cancelled.begin(), cancelled.end());
+  scheduler_.cancel(cancelled, clock_.now(), finished_);
 }
 
 void UringDisk::Worker::start_transfers() {
@@ -355,7 +364,8 @@ UringDisk::UringDisk(const Memories& memories, const DiskOptions& options, Waker
       options_(options),
       waker_(std::move(waker)),
       incoming_(options.queue_ops),
-      outgoing_(options.queue_ops) {}
+      outgoing_(options.queue_ops),
+      cancelled_(kCancelsMax) {}
 
 Result<std::unique_ptr<UringDisk>> UringDisk::create(DrivePath&& path,
                                                      const Memories& memories,
@@ -413,6 +423,11 @@ std::size_t UringDisk::poll(std::vector<DiskDone>& out) {
   }
   outstanding_ -= count;
   return count;
+}
+
+/// Wakes nobody: what can be cancelled waits for a transfer whose end wakes the thread.
+void UringDisk::cancel(std::span<const std::uint64_t> tags) {
+  static_cast<void>(cancelled_.push(std::vector<std::uint64_t>(tags.begin(), tags.end())));
 }
 
 }  // namespace statecached

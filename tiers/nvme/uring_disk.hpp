@@ -34,6 +34,7 @@ class UringDisk final : public Disk {
 
   [[nodiscard]] bool submit(DiskOp& op) override;
   std::size_t poll(std::vector<DiskDone>& out) override;
+  void cancel(std::span<const std::uint64_t> tags) override;
 
   [[nodiscard]] DiskStats stats() const override {
     DiskStats out = counters_.snapshot();
@@ -71,6 +72,7 @@ class UringDisk final : public Disk {
   // Shared.
   SpscQueue<DiskOp> incoming_;
   SpscQueue<DiskDone> outgoing_;
+  SpscQueue<std::vector<std::uint64_t>> cancelled_;
   std::atomic<std::uint8_t> wanted_{0};  ///< bit per DiskKind that wakes the sleeping thread
   std::atomic<bool> stopping_{false};
   DiskCounters counters_;
