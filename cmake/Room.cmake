@@ -23,6 +23,10 @@ if(STATECACHED_SANITIZE)
     add_compile_options(-fno-sanitize-recover=undefined)
   endif()
 endif()
+if(STATECACHED_LIBFUZZER)
+  # Every branch is counted. Warnings are those of GCC's builds: clang has others.
+  add_compile_options(-fsanitize=fuzzer-no-link $<$<COMPILE_LANGUAGE:CXX>:-Wno-unknown-warning-option>)
+endif()
 
 # statecached_room(NAME SOURCES a.cpp ... PUBLIC libs ... PRIVATE libs ...)
 function(statecached_room name)

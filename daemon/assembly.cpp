@@ -209,6 +209,10 @@ Result<std::vector<Tenant>> tenants_of(const config::Settings& settings) {
     }
     tenant.trust_domain = trust_domain_number(from.trust_domain);
     tenant.quota = from.quota;
+    for (const Tenant& other : out) {
+      if (trust_domain_number(other.name) == trust_domain_number(name))
+        return fail(Errc::invalid_argument, fmt::format("tenants {} and {}: rows could not tell these names apart", other.name, name));
+    }
     out.push_back(std::move(tenant));
   }
   return out;
@@ -496,7 +500,7 @@ Result<> Assembly::Parts::make_conductor(CacheSeams seams) {
   options.host_bytes = memories.front().bytes;
   options.regions = host_plan;
   for (const Tenant& tenant : tenants)
-    options.tenants.push_back({tenant.trust_domain, tenant.quota});
+    options.tenants.push_back({tenant.trust_domain, tenant.quota, trust_domain_number(tenant.name)});
   options.tenants.emplace_back();  // default
   options.device_bytes = device ? device->bytes() : 0;
   options.slot_base = static_cast<std::uint32_t>(epoch);

@@ -57,6 +57,7 @@ struct ObjectRow {
   std::vector<Checksum> checksums;     ///< one a shard
   std::uint32_t hits = 0;
   std::int64_t last_used = 0;          ///< seconds since 1970
+  std::uint32_t tenant = 0;            ///< a digest of the name of who stored it; 0: nobody that is named
 };
 
 struct ObjectKey {

@@ -39,6 +39,7 @@ using SlotId = std::uint64_t;       ///< index and generation of a reservation's
 struct TenantOptions {
   std::uint32_t trust_domain = 0;
   std::uint64_t quota = UINT64_MAX;  ///< bytes in each tier
+  std::uint32_t key = 0;             ///< what rows call it, whatever else is configured; 0: the default
 };
 
 /// A part of the host tier that one trust domain has alone: an arena of its own.

@@ -389,6 +389,7 @@ class CacheImpl {
   [[nodiscard]] std::size_t region_of(NamespaceIx ns) const;
   [[nodiscard]] std::uint32_t tenant_of(NodeIx node) const;
   [[nodiscard]] std::uint32_t default_tenant(NamespaceIx ns) const;
+  [[nodiscard]] std::uint32_t tenant_named(std::uint32_t key, NamespaceIx ns) const;
   bool make_quota_room(std::uint32_t tenant, Tier tier, std::uint64_t bytes, Instant now);
   std::uint64_t evict_own(std::uint32_t tenant, Tier tier, std::uint64_t bytes, Instant now);
   void enforce_quotas(Instant now);

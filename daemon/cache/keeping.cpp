@@ -104,6 +104,7 @@ void CacheImpl::list(ObjectIx o, std::span<const Checksum> sums, Instant now) {
   row.checksums.assign(sums.begin(), sums.end());
   row.hits = resident.hits;
   row.last_used = wall(index_.node(object.node).last_use);
+  row.tenant = tenants_[resident.tenant].options.key;
   resident.table_slot = seams_.table->put(row);
   if (resident.table_slot != HostTable::kNone) ++kept_.objects;
 }
@@ -319,7 +320,7 @@ bool CacheImpl::build_adopted(Adoption& adoption, Instant now) {
     fresh.shards = static_cast<std::uint16_t>(row.checksums.size());
     fresh.hits = row.hits;
     fresh.home = Tier::host;
-    fresh.tenant = default_tenant(adoption.space);
+    fresh.tenant = tenant_named(row.tenant, adoption.space);
   }
   Resident& resident = residents_[o];
   resident.runs[index(Tier::host)] = adoption.runs;

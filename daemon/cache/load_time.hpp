@@ -1,7 +1,7 @@
 #pragma once
 // How long a load takes that ends after so many bytes of a drive's queue: latency + bytes / speed, both learned
-// from the loads that ended. A least-squares line through (bytes, seconds), each load weighted by one over its
-// own prediction squared, so that all sizes count by their relative error; older loads fade.
+// from the loads that ended. A least-squares line through (bytes, seconds), each load weighted so that all sizes count
+// by their relative error; older loads fade.
 //
 // Source: the normal equations of weighted least squares, sums kept with exponential forgetting.
 
@@ -25,10 +25,9 @@ class LoadTime {
   void add(std::uint64_t bytes, double seconds) noexcept {
     if (bytes == 0 || !(seconds > 0)) return;
     const double x = static_cast<double>(bytes);
-    // At first there is no prediction to weigh by; what was configured may be a hundred times off.
-    const double expected = loads_ < kFew ? seconds : std::max(this->seconds(bytes), 1e-6);
-    ++loads_;
-    const double weight = 1 / (expected * expected);
+    // The shape of the line, not its height: a drive that became ten times slower must not count a hundredth.
+    const double flat = slope_ > 0 ? std::min(latency_ / slope_, kFlatMost) : kFlatMost;
+    const double weight = 1 / ((x + flat) * (x + flat));
     for (double* sum : {&w_, &wx_, &wxx_, &wt_, &wxt_}) *sum *= kKeep;
     w_ += weight;
     wx_ += weight * x;
@@ -53,12 +52,11 @@ class LoadTime {
  private:
   static constexpr double kKeep = 31.0 / 32;  ///< the last 32 loads or so count
   static constexpr double kSpread = 1e-3;
-  static constexpr std::uint32_t kFew = 4;
+  static constexpr double kFlatMost = 1e9;    ///< bytes: from here on latency is all there is
 
   double latency_ = 0;     ///< seconds
   double slope_ = 0;       ///< seconds a byte
   double w_ = 0, wx_ = 0, wxx_ = 0, wt_ = 0, wxt_ = 0;
-  std::uint32_t loads_ = 0;
 };
 
 }  // namespace statecached

@@ -194,7 +194,7 @@ bool CacheImpl::recover_object(const ObjectRow& row, Instant now) {
   resident.payload = row.payload_bytes;
   resident.shards = group.shards;
   resident.hits = row.hits;
-  resident.tenant = default_tenant(row.ns - 1);
+  resident.tenant = tenant_named(row.tenant, row.ns - 1);
   Node& home = index_.node(node);
   home.last_use = std::max(home.last_use, used);
   index_.enter(o, Tier::nvme);

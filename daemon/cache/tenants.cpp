@@ -58,7 +58,16 @@ std::uint32_t CacheImpl::tenant_of(NodeIx ix) const {
   return node.objects.empty() ? 0 : residents_[node.objects.back()].tenant;
 }
 
-/// Rows do not say who stored an object: the first tenant of its trust domain answers for it.
+/// Whom a row names. Who is configured no more, or has moved to another trust domain, is nobody.
+std::uint32_t CacheImpl::tenant_named(std::uint32_t key, NamespaceIx ns) const {
+  for (std::uint32_t t = 0; key != 0 && t < tenants_.size(); ++t) {
+    const TenantOptions& tenant = tenants_[t].options;
+    if (tenant.key == key && tenant.trust_domain == spaces_[ns].trust_domain) return t;
+  }
+  return default_tenant(ns);
+}
+
+/// Who answers for what nobody stored that is still known.
 std::uint32_t CacheImpl::default_tenant(NamespaceIx ns) const {
   // The last is `default`, which has the domain of all that name none.
   for (std::size_t t = tenants_.size(); t-- > 0;) {

@@ -436,6 +436,7 @@ bool CacheImpl::rows_of(WriteBatch& batch, CatalogBatch& rows, Instant now) {
     row.checksums.assign(resident.sums.begin(), resident.sums.end());
     row.hits = resident.hits;
     row.last_used = wall(index_.node(object.node).last_use);
+    row.tenant = tenants_[resident.tenant].options.key;
     rows.puts.push_back(std::move(row));
     kept.push_back(o);
   }

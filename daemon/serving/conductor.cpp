@@ -171,7 +171,8 @@ bool Conductor::close(ClientIx ix) {
     client->tickets.erase(ticket);
   }
   deliver_news();
-  return client->slots.empty() && client->tickets.empty();
+  // Slots of a staged client that are left are with the copier, whose business they are alone.
+  return client->tickets.empty() && (client->slots.empty() || client->staging != nullptr);
 }
 
 void Conductor::detach(ClientIx ix) {

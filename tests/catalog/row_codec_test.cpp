@@ -73,6 +73,7 @@ void expect_same(const ObjectRow& back, const ObjectRow& row) {
   EXPECT_EQ(back.symbols, row.symbols);
   EXPECT_EQ(back.marks, row.marks);
   EXPECT_EQ(back.payload_bytes, row.payload_bytes);
+  EXPECT_EQ(back.tenant, row.tenant);
   ASSERT_EQ(back.extents.size(), row.extents.size());
   for (std::size_t i = 0; i < row.extents.size(); ++i) {
     EXPECT_EQ(back.extents[i].path, row.extents[i].path);
@@ -99,6 +100,22 @@ TEST(RowCodec, ObjectsComeBackWhole) {
   const auto decoded = decode_row(bytes.key, bytes.value);
   ASSERT_TRUE(decoded);
   expect_same(std::get<ObjectRow>(*decoded), bare);
+}
+
+/// What the version before wrote: the same without its last fixed field.
+TEST(RowCodec, ObjectsOfTheFirstVersionAreReadAsNobodys) {
+  constexpr std::size_t kTenantAt = 55;
+  ObjectRow row = object_row(3, 12);
+  const Encoded bytes = encoded(row);
+  std::string body = bytes.value.substr(0, bytes.value.size() - sizeof(std::uint64_t));
+  body.erase(kTenantAt, sizeof row.tenant);
+  body.front() = 1;
+  const auto decoded = decode_row(bytes.key, seal_value(bytes.key, body));
+  ASSERT_TRUE(decoded) << decoded.error().message();
+  row.tenant = 0;
+  expect_same(std::get<ObjectRow>(*decoded), row);
+  body.front() = 3;
+  EXPECT_FALSE(decode_row(bytes.key, seal_value(bytes.key, body)));
 }
 
 TEST(RowCodec, KeysSortParentsFirst) {

@@ -73,6 +73,7 @@ inline ObjectRow object_row(std::uint32_t ns, ObjectNumber number, std::uint64_t
   }
   row.payload_bytes = 3 * kPage - 17;
   row.hits = 4;
+  row.tenant = static_cast<std::uint32_t>(mix64(seed + number));
   row.last_used = 1'700'000'000;
   return row;
 }

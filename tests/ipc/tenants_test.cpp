@@ -210,5 +210,33 @@ TEST_F(Tenants, DomainsOutliveTheDaemonToo) {
   EXPECT_EQ(restore(0, counting(641), 0), 0);
 }
 
+TEST_F(Tenants, WhoStoredWhatIsKnownAfterARestart) {
+  const std::string both = "[tenants.red]\nusers = [\"54321\"]\n[tenants.blue]\nusers = [\"54322\"]\n";
+  start(both);
+  EXPECT_EQ(store(kRed, counting(640), 640), 0);
+  EXPECT_EQ(store(kBlue, counting(320, 9000), 320), 0);
+  EXPECT_EQ(daemon.ctl({"flush"}).code, 0) << daemon.log();
+  daemon.kill9();
+  // Another tenant before them: names count, not places.
+  start("[tenants.amber]\nusers = [\"54323\"]\n" + both);
+  EXPECT_TRUE(eventually([&] { return number("red", "objects") == 11 && number("blue", "objects") == 6; }))
+      << daemon.ctl({"--json", "tenants"}).out;
+  EXPECT_EQ(number("amber", "objects"), 0);
+  EXPECT_EQ(daemon.stop(), 0) << daemon.log();
+  // Who is configured no more is counted to the default tenant.
+  start("[tenants.blue]\nusers = [\"54322\"]\n");
+  EXPECT_TRUE(eventually([&] { return number("default", "objects") == 11 && number("blue", "objects") == 6; }))
+      << daemon.ctl({"--json", "tenants"}).out;
+}
+
+TEST_F(Tenants, SeveralTrustDomainsExcludeADeviceTier) {
+  const std::string path = daemon.dir() + "/settings.toml";
+  std::ofstream(path) << "[tenants.red]\nusers = [\"54321\"]\ntrust_domain = \"r\"\n";
+  daemon.set({"device.capacity=8MiB", "device.backend=emulated"});
+  daemon.more = {"--config", path};
+  EXPECT_FALSE(daemon.start());
+  EXPECT_NE(daemon.log().find("it cannot be had with several trust domains"), std::string::npos) << daemon.log();
+}
+
 }  // namespace
 }  // namespace statecached::test

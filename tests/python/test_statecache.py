@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 import threading
+import time
 import types
 from pathlib import Path
 
@@ -429,9 +430,15 @@ def test_the_daemons_end(own_daemon):
     assert ticket.wait(PATIENCE).state is sc.State.LOST
     with ticket:
         pass  # ending what is lost is no error
+    before = session.epoch
     own_daemon.start()
+    # The session attaches again by itself.
+    deadline = time.monotonic() + 20
+    while not (session.connected and session.epoch != before) and time.monotonic() < deadline:
+        time.sleep(0.01)
     with sc.Session(own_daemon.socket, space("end")) as again:
-        assert again.connected and again.epoch != session.epoch
+        assert again.connected and session.connected
+        assert again.epoch == session.epoch != before
 
 
 def test_structs_are_those_of_the_header():

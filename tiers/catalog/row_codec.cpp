@@ -14,6 +14,8 @@ namespace statecached {
 namespace {
 
 constexpr std::uint8_t kRowVersion = 1;
+/// From 2 on a row of an object says whose it is.
+constexpr std::uint8_t kObjectVersion = 2;
 constexpr std::size_t kSealBytes = 8;
 constexpr std::size_t kMarkBytes = 44;  // without its reserved word
 constexpr std::size_t kExtentBytes = 18;
@@ -139,14 +141,18 @@ tl::unexpected<Error> corrupt(const char* what, const char* why) {
 }
 
 /// The body of a value whose checksum holds for this key, without its version.
-Result<std::string_view> unseal(std::string_view key, std::string_view value, const char* what) {
+Result<std::string_view> unseal(std::string_view key,
+                                std::string_view value,
+                                const char* what,
+                                std::uint8_t newest = kRowVersion) {
   if (value.size() < kSealBytes + 1) return corrupt(what, "too short");
   Reader seal(value.substr(value.size() - kSealBytes));
   value.remove_suffix(kSealBytes);
   if (seal.number<std::uint64_t>() != seal_of(key, value)) {
     return corrupt(what, "its checksum does not match");
   }
-  if (static_cast<std::uint8_t>(value.front()) != kRowVersion) {
+  const auto version = static_cast<std::uint8_t>(value.front());
+  if (version < kRowVersion || version > newest) {
     return corrupt(what, "of an unknown row version");
   }
   return value.substr(1);
@@ -208,7 +214,7 @@ void read_arrays(Reader& in, ObjectRow& row) {
 }
 
 Result<CatalogRow> decode_object(std::string_view key, std::string_view value) {
-  SC_ASSIGN(const std::string_view body, unseal(key, value, "an object"));
+  SC_ASSIGN(const std::string_view body, unseal(key, value, "an object", kObjectVersion));
   Reader in(body);
   ObjectRow row;
   row.ns = get_big<std::uint32_t>(key.substr(1));
@@ -223,6 +229,7 @@ Result<CatalogRow> decode_object(std::string_view key, std::string_view value) {
   row.payload_bytes = in.number<std::uint64_t>();
   row.hits = in.number<std::uint32_t>();
   row.last_used = in.number<std::int64_t>();
+  if (value.front() >= kObjectVersion) row.tenant = in.number<std::uint32_t>();
   read_arrays(in, row);
   if (!in.complete()) return corrupt("an object", "its lengths do not fit");
   if (const char* fault = fault_of(row)) return corrupt("an object", fault);
@@ -313,10 +320,10 @@ Result<std::string> encode_row(const ObjectRow& row) {
         Errc::invalid_argument,
         fmt::format("object {} of namespace {} cannot be recorded: {}", row.number, row.ns, fault));
   }
-  Writer out(80 + row.parents.size() * sizeof(ObjectNumber) +
+  Writer out(84 + row.parents.size() * sizeof(ObjectNumber) +
              row.checksums.size() * sizeof(Checksum) + row.marks.size() * kMarkBytes +
              row.extents.size() * kExtentBytes + row.symbols.size() * sizeof(Token));
-  out.number(kRowVersion);
+  out.number(kObjectVersion);
   out.number(row.generation);
   out.number(row.domain);
   out.number(row.group);
@@ -327,6 +334,7 @@ Result<std::string> encode_row(const ObjectRow& row) {
   out.number(row.payload_bytes);
   out.number(row.hits);
   out.number(row.last_used);
+  out.number(row.tenant);
   out.number(static_cast<std::uint8_t>(row.parents.size()));
   for (const ObjectNumber parent : row.parents)
     out.number(parent);
