@@ -110,6 +110,7 @@ struct Node {
   bool evicted_state = false;
   bool alive = false;
   bool ends = false;                 ///< a sequence ended here
+  bool stale = false;                ///< what the eviction policies know of it is out of date
   std::uint64_t remembered = 0;      ///< not 0: holds nothing and stays for its tokens (Index::remember)
 
   /// A checkpoint of it lies in some tier.

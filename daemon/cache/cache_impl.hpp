@@ -42,6 +42,7 @@ namespace statecached {
 
 inline constexpr std::size_t kSpareTickets = 256;           ///< ended ones kept for their memory
 inline constexpr double kAnyWorth = std::numeric_limits<double>::infinity();
+inline constexpr std::size_t kStaleMax = 4096;
 inline constexpr std::size_t kPointsMax = 16;               ///< depths in one answer
 inline constexpr std::uint64_t kDiskOpBytes = 1ULL << 20U;  ///< one transfer (limits.md 3)
 inline constexpr std::uint64_t kBatchBytes = 8ULL << 20U;   ///< one write-behind batch
@@ -443,7 +444,10 @@ class CacheImpl {
   void forget_below(ObjectIx o, Reason reason, Instant now);
   void hold(ObjectIx o, Instant now);
   void unhold(ObjectIx o, Instant now);
-  void requeue(NodeIx node, Instant now);
+  void requeue(NodeIx node);
+  void settle_queues(Instant now);
+  void trim_queues(Instant now);
+  void tell_policies(NodeIx node, Instant now);
   [[nodiscard]] bool droppable(ObjectIx o, Tier tier) const;
   [[nodiscard]] SegmentTerms terms(NodeIx node, Tier tier) const;
   [[nodiscard]] bool next_victim(NodeIx node, Tier tier, ObjectIx& victim) const;
@@ -481,7 +485,7 @@ class CacheImpl {
   [[nodiscard]] int children_in(const Node& node, Tier tier) const;
   [[nodiscard]] bool candidate_in(const Node& node, Tier tier) const;
   void heirs_of(NodeIx node, std::vector<NodeIx>& out) const;
-  void requeue_heirs(NodeIx node, Instant now);
+  void requeue_heirs(NodeIx node);
   [[nodiscard]] ReplaySpace replay_space(const SpaceInfo& space) const;
   void snapshot_for_tuner(Tier tier);
   void tell_tuner(const Ticket& ticket);
@@ -532,7 +536,7 @@ class CacheImpl {
   std::unique_ptr<Tuner> tuner_;                       ///< of marconi_paper, where alpha is not given
   std::uint64_t clock_ = 0;                            ///< logical: lookups, insertions, evictions
   bool in_policy_ = false;
-  bool quiet_ = false;                                 ///< a node is going as a whole: it is queued again at the end
+  std::vector<NodeIx> stale_;                          ///< nodes that the policies have to be told of
   Reuse reuse_;
   std::array<std::unique_ptr<EvictionPolicy>, kTiers> victims_;
   std::vector<SpaceInfo> spaces_;
@@ -719,7 +723,7 @@ class CacheImpl {
   NodeIx could_resume(Ticket& ticket, const std::vector<NodeIx>& path, Instant now);
   void born(Ticket& ticket, std::uint32_t turns, bool parts, Instant now);
   [[nodiscard]] double worth_of(const Ticket& ticket, const WantItem& want) const;
-  void requeue_around(NodeIx node, Instant now);
+  void requeue_around(NodeIx node);
   [[nodiscard]] bool carries_checkpoint_above(ObjectIx o) const;
   void discard_unborn(ObjectIx o, Instant now);
   void close_slot(std::uint32_t slot);

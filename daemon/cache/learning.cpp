@@ -21,7 +21,7 @@ void CacheImpl::touch(const std::vector<NodeIx>& path, NodeIx deepest, Instant n
   if (traits_.refresh_path) {
     for (NodeIx node : path) {
       stamp(node, now);
-      requeue(node, now);
+      requeue(node);
     }
     return;
   }
@@ -31,7 +31,7 @@ void CacheImpl::touch(const std::vector<NodeIx>& path, NodeIx deepest, Instant n
   ++node.hits;
   stamp(deepest, now);
   if (traits_.learns) reuse_.born(index_, deepest);
-  requeue(deepest, now);
+  requeue(deepest);
 }
 
 /// Where this request should take checkpoints, as the client counts; it matches up to `here`.
@@ -143,16 +143,16 @@ bool CacheImpl::carries_checkpoint_above(ObjectIx o) const {
 
 /// Keep values of what is near in the tree change with a node's checkpoints: of the nearest ancestors, who are now
 /// (no longer) the last to resume from, and of what lies below, which has now another alternative.
-void CacheImpl::requeue_around(NodeIx ix, Instant now) {
+void CacheImpl::requeue_around(NodeIx ix) {
   if (!traits_.learns) return;
   for (NodeIx up = index_.node(ix).parent; up != kNil; up = index_.node(up).parent) {
-    requeue(up, now);
+    requeue(up);
     if (index_.node(up).has_state()) break;
   }
   // A child's block may have been kept for the checkpoint alone.
   int looked = 0;
-  for (NodeIx c = index_.node(ix).first_child; c != kNil && looked < kChildrenLookedAt; c = index_.node(c).next_sibling, ++looked) requeue(c, now);
-  requeue_heirs(ix, now);
+  for (NodeIx c = index_.node(ix).first_child; c != kNil && looked < kChildrenLookedAt; c = index_.node(c).next_sibling, ++looked) requeue(c);
+  requeue_heirs(ix);
 }
 
 }  // namespace statecached

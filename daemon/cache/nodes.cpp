@@ -56,10 +56,10 @@ void CacheImpl::heirs_of(NodeIx ix, std::vector<NodeIx>& out) const {
   }
 }
 
-void CacheImpl::requeue_heirs(NodeIx ix, Instant now) {
+void CacheImpl::requeue_heirs(NodeIx ix) {
   std::vector<NodeIx> heirs;
   heirs_of(ix, heirs);
-  for (NodeIx heir : heirs) requeue(heir, now);
+  for (NodeIx heir : heirs) requeue(heir);
 }
 
 std::uint64_t CacheImpl::evict_whole(NodeIx ix, Tier tier, Instant now) {
@@ -75,7 +75,7 @@ std::uint64_t CacheImpl::evict_whole(NodeIx ix, Tier tier, Instant now) {
       Node& node = index_.node(heir);
       node.used = std::max(node.used, gone.used);
       node.last_use = std::max(node.last_use, gone.last_use);
-      requeue(heir, now);
+      requeue(heir);
     }
     return freed;
   }
@@ -136,7 +136,7 @@ void CacheImpl::prepare_insert(Ticket& ticket, std::span<const WantItem> wants, 
       const bool stamped = traits_.refresh_path || !space.has_end || index_.node(n).has_state();
       if (stamped) {
         stamp(n, now);
-        requeue(n, now);
+        requeue(n);
       }
       if (stamped && !traits_.refresh_path) break;
       n = index_.node(n).parent;

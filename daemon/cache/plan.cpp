@@ -237,7 +237,7 @@ void CacheImpl::unhold_all(std::span<const Held> held, Instant now) {
     }
     const NodeIx node = object.node;
     if (touched != kNil && touched != node) {
-      requeue(touched, now);
+      requeue(touched);
       touched = kNil;
     }
     if (object.state == ObjectState::dead) {
@@ -246,7 +246,7 @@ void CacheImpl::unhold_all(std::span<const Held> held, Instant now) {
       touched = node;
     }
   }
-  if (touched != kNil) requeue(touched, now);
+  if (touched != kNil) requeue(touched);
 }
 
 /// Where [0, bytes) of a shard lies; `padded`: what each shard takes.

@@ -56,10 +56,11 @@ std::size_t CacheImpl::recover_some(Instant now) {
 
 /// Nothing on NVMe is given up while rows come in, so the order of eviction is made once, at the end.
 void CacheImpl::recovery_queue(Instant now) {
+  static_cast<void>(now);
   const std::size_t last = std::min(index_.node_slots(), recovery_->next_node + kRowsPerStep);
   for (; recovery_->next_node < last; ++recovery_->next_node) {
     const auto node = static_cast<NodeIx>(recovery_->next_node);
-    if (index_.node(node).alive && index_.node(node).in_tier[index(Tier::nvme)] > 0) requeue(node, now);
+    if (index_.node(node).alive && index_.node(node).in_tier[index(Tier::nvme)] > 0) requeue(node);
   }
   if (recovery_->next_node == index_.node_slots()) recovery_.reset();
 }

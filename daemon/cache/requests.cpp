@@ -174,6 +174,7 @@ Result<const Answer*> CacheImpl::begin(ClientIx client, const TicketName& name, 
   counters_.input_tokens += ticket.prompt - ticket.origin;
   counters_.flops += spaces_[who.space].spec.cost.flops(ticket.origin, ticket.prompt);
   tick();
+  trim_queues(now);
   plan(ticket, ticket.at_most, false, true, now);
   return &ticket.answer;
 }
@@ -540,13 +541,13 @@ void CacheImpl::appear(ObjectIx o, Instant now) {
     stamp(object.node, now);
     counters_.bytes_stored += object.bytes;
     event(EventKind::stored, Reason::none, resident.home, ix);
-    if (object.need == Need::end && traits_.terms == PolicyTraits::Terms::paper) requeue_heirs(object.node, now);
+    if (object.need == Need::end && traits_.terms == PolicyTraits::Terms::paper) requeue_heirs(object.node);
     const std::array<ObjectIx, kEveryGroupsMax> parents = object.parents;
     for (ObjectIx parent : parents) {
       if (parent != kNil) unhold(parent, now);
     }
-    requeue(object.node, now);
-    if (object.need == Need::end) requeue_around(object.node, now);
+    requeue(object.node);
+    if (object.need == Need::end) requeue_around(object.node);
     if (object.need != Need::end) {  // shorter blocks of the same cell on this path are no longer needed
       std::vector<ObjectIx> shorter;
       for (NodeIx n = object.node;; n = index_.node(n).parent) {

@@ -379,7 +379,7 @@ void CacheImpl::step_reconsider(Instant now) {
       residents_[o].not_worth_disk = false;
     } else if (index_.object(o).in(Tier::host) && worth_disk_now(o, now)) {
       residents_[o].not_worth_disk = false;
-      requeue(index_.object(o).node, now);
+      requeue(index_.object(o).node);
     } else {
       priced_out_ = true;
     }

@@ -37,6 +37,7 @@ std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now, doub
   EvictionPolicy& victims = *victims_[index(tier)];
   while (freed < bytes) {
     NodeIx node = kNil;
+    settle_queues(now);
     {
       const PolicyTime time(*this);
       node = victims.best(Lane::clean, now);
@@ -45,9 +46,11 @@ std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now, doub
     if (node == kNil || (worth < kAnyWorth && victims.best_value() >= worth)) break;
     const std::uint64_t got = traits_.whole_nodes ? evict_whole(node, tier, now) : evict_node(node, tier, bytes - freed, now);
     freed += got;
-    requeue(node, now);
-    // A node whose turn brought nothing would be chosen for ever.
-    if (got == 0) victims.erase(node);
+    requeue(node);
+    if (got == 0) {  // it would be chosen for ever
+      settle_queues(now);
+      victims.erase(node);
+    }
   }
   return freed;
 }
@@ -95,7 +98,6 @@ bool CacheImpl::next_victim(NodeIx ix, Tier tier, ObjectIx& victim) const {
 std::uint64_t CacheImpl::evict_node(NodeIx ix, Tier tier, std::uint64_t bytes, Instant now) {
   std::uint64_t freed = 0;
   ObjectIx victim = kNil;
-  quiet_ = bytes == UINT64_MAX;
   while (freed < bytes && next_victim(ix, tier, victim) && (droppable(victim, tier) || (tier == Tier::host && writes_behind()))) {
     freed += index_.object(victim).bytes;
     Node& node = index_.node(ix);
@@ -106,15 +108,12 @@ std::uint64_t CacheImpl::evict_node(NodeIx ix, Tier tier, std::uint64_t bytes, I
     if (writes_behind() && index_.object(victim).tiers == 1U << index(Tier::host)) ++counters_.dropped_unwritten;
     drop_copy(victim, tier, Reason::capacity, now);
   }
-  if (quiet_) {
-    quiet_ = false;
-    requeue(ix, now);
-  }
   return freed;
 }
 
 /// Gives up one copy; the last one forgets the object.
 void CacheImpl::drop_copy(ObjectIx o, Tier tier, Reason reason, Instant now) {
+  static_cast<void>(now);
   Object& object = index_.object(o);
   Resident& resident = residents_[o];
   const std::uint64_t bytes = object.bytes;
@@ -145,12 +144,11 @@ void CacheImpl::drop_copy(ObjectIx o, Tier tier, Reason reason, Instant now) {
   } else {
     event(EventKind::demoted, reason, static_cast<Tier>(index(object.highest())), o);
   }
-  if (!quiet_) requeue(node, now);
+  requeue(node);
   for (ObjectIx parent : parents) {
-    if (parent == kNil || (quiet_ && index_.object(parent).node == node)) continue;
-    requeue(index_.object(parent).node, now);
+    if (parent != kNil) requeue(index_.object(parent).node);
   }
-  if (state && index_.node(node).alive) requeue_around(node, now);
+  if (state && index_.node(node).alive) requeue_around(node);
 }
 
 void CacheImpl::drop_everywhere(ObjectIx o, Reason reason, Instant now) {
@@ -232,6 +230,7 @@ void CacheImpl::bury(ObjectIx o, Reason reason, Instant now) {
 }
 
 void CacheImpl::hold(ObjectIx o, Instant now) {
+  static_cast<void>(now);
   Object& object = index_.object(o);
   SC_ASSERT(object.state != ObjectState::free);
   if (object.holds++ > 0) return;
@@ -239,7 +238,7 @@ void CacheImpl::hold(ObjectIx o, Instant now) {
     if (object.in(t)) held_bytes_[t] += object.bytes;
   }
   // The tail of a node speaks for it; a held object in the middle changes nothing.
-  if (index_.node(object.node).objects.back() == o || object.need == Need::end) requeue(object.node, now);
+  if (index_.node(object.node).objects.back() == o || object.need == Need::end) requeue(object.node);
 }
 
 void CacheImpl::unhold(ObjectIx o, Instant now) {
@@ -253,11 +252,12 @@ void CacheImpl::unhold(ObjectIx o, Instant now) {
     bury(o, Reason::invalidated, now);
     return;
   }
-  if (object.state == ObjectState::visible) requeue(object.node, now);
+  if (object.state == ObjectState::visible) requeue(object.node);
 }
 
 /// An object is in a tier from now on.
 void CacheImpl::entered(ObjectIx o, Tier tier, Instant now) {
+  static_cast<void>(now);
   Object& object = index_.object(o);
   SpaceInfo& space = spaces_[object.space];
   if (object.tiers == 0) ++space.objects;
@@ -266,7 +266,7 @@ void CacheImpl::entered(ObjectIx o, Tier tier, Instant now) {
   ++object_count_[index(tier)];
   tenants_[residents_[o].tenant].bytes[index(tier)] += object.bytes;
   if (object.holds > 0) held_bytes_[index(tier)] += object.bytes;
-  requeue(object.node, now);
+  requeue(object.node);
   if (tier == Tier::host) keep(o, now);
 }
 
@@ -283,8 +283,31 @@ SegmentTerms CacheImpl::terms(NodeIx ix, Tier tier) const {
   return segment_terms(index_, ix, tier, lower, space.spec.cost, space.has_end, space.speeds);
 }
 
-void CacheImpl::requeue(NodeIx ix, Instant now) {
+/// What the policies know of a node is out of date: they are told before they are next asked for a victim. A
+/// request changes a node hundreds of times, and a victim is chosen between few of these.
+void CacheImpl::requeue(NodeIx ix) {
+  Node& node = index_.node(ix);
+  if (node.stale) return;
+  node.stale = true;
+  stale_.push_back(ix);
+}
+
+/// Nodes that come and go may be listed twice, so the list is not left to grow.
+void CacheImpl::trim_queues(Instant now) {
+  if (stale_.size() > kStaleMax) settle_queues(now);
+}
+
+void CacheImpl::settle_queues(Instant now) {
+  if (stale_.empty()) return;
   const PolicyTime time(*this);
+  for (std::size_t i = 0; i < stale_.size(); ++i) {
+    index_.node(stale_[i]).stale = false;
+    tell_policies(stale_[i], now);
+  }
+  stale_.clear();
+}
+
+void CacheImpl::tell_policies(NodeIx ix, Instant now) {
   for (const Tier tier : {Tier::device, Tier::host, Tier::nvme}) {
     if (!present(tier)) continue;
     EvictionPolicy& victims = *victims_[index(tier)];

@@ -283,7 +283,7 @@ bool CacheImpl::start_batch(std::vector<ObjectIx> objects, Instant now) {
       if (parent != kNil) hold(parent, now);
     }
   }
-  for (ObjectIx o : objects) requeue(index_.object(o).node, now);
+  for (ObjectIx o : objects) requeue(index_.object(o).node);
   batch.objects = std::move(objects);
   for (ObjectIx o : batch.objects) {
     if (!residents_[o].sums.empty()) continue;
@@ -543,6 +543,7 @@ void CacheImpl::write_behind(Instant now) {
   while (batches_.size() < batches_most) {
     std::vector<ObjectIx> objects;
     std::uint64_t bytes = 0;
+    settle_queues(now);
     while (bytes < bytes_most) {
       const std::uint64_t ready = host_.available() + victims_[h]->bytes(Lane::clean) + moving_bytes_[h] + bytes + held_back;
       if (ready >= wanted && !through) break;
@@ -577,7 +578,7 @@ void CacheImpl::write_behind(Instant now) {
       break;
     }
   }
-  for (NodeIx node : taken) requeue(node, now);
+  for (NodeIx node : taken) requeue(node);
 }
 
 // ---- device to host ---------------------------------------------------------------------------------
@@ -586,6 +587,7 @@ void CacheImpl::copy_down(Instant now) {
   if (!present(Tier::device) || !present(Tier::host) || options_.policy.demotion == Demotion::never) return;
   const std::size_t d = index(Tier::device);
   const auto wanted = static_cast<std::uint64_t>(options_.policy.clean_share * static_cast<double>(device_.capacity()));
+  settle_queues(now);
   while (device_.available() + victims_[d]->bytes(Lane::clean) + moving_bytes_[d] < wanted) {
     const NodeIx node = victims_[d]->best(Lane::dirty, now);
     if (node == kNil) return;
@@ -603,9 +605,9 @@ void CacheImpl::copy_down(Instant now) {
       if (!copy_to_host(o, now)) break;
       started += object.bytes;
     }
-    victims_[d]->erase(node);
-    requeue(node, now);
+    requeue(node);
     if (started == 0) return;
+    settle_queues(now);
   }
 }
 
