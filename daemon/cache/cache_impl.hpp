@@ -591,6 +591,7 @@ class CacheImpl {
   std::vector<Setback> disk_setbacks_;
   bool nvme_waits_ = false;                            ///< nothing is written there at present
   bool nvme_down_ = false;                             ///< nor has anything worked since: memory goes on alone
+  bool down_blocked_ = false;  ///< nothing can come down from the device, and nothing moves that could change it
   bool catalog_unread_ = false;                        ///< its rows could not be read to the end
   std::unique_ptr<Recovery> recovery_;                 ///< while rows are taken over
   std::uint64_t recovered_ = 0;
@@ -647,6 +648,7 @@ class CacheImpl {
 
   // tiers.cpp, inside
   [[nodiscard]] bool writes_behind() const noexcept;
+  [[nodiscard]] bool gives_up_unwritten(Tier tier) const noexcept;
 
   // sweeps.cpp, inside
   void step_flush(Instant now);

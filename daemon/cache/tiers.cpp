@@ -32,6 +32,12 @@ bool CacheImpl::allocate(Tier tier, std::uint64_t bytes, bool contiguous, PageRu
 /// makes room. Refusing what comes would cost more: it is newer, and all that hangs on it is refused too.
 bool CacheImpl::writes_behind() const noexcept { return nvme_down_ || batches_.size() >= kBatchesMax; }
 
+/// The same for a tier. Of the device: host memory has no room and will have none, for what fills it are beginnings that
+/// the device's state hangs on.
+bool CacheImpl::gives_up_unwritten(Tier tier) const noexcept {
+  return (tier == Tier::host && writes_behind()) || (tier == Tier::device && down_blocked_);
+}
+
 std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now, double worth) {
   std::uint64_t freed = 0;
   EvictionPolicy& victims = *victims_[index(tier)];
@@ -41,7 +47,7 @@ std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now, doub
     {
       const PolicyTime time(*this);
       node = victims.best(Lane::clean, now);
-      if (node == kNil && tier == Tier::host && writes_behind()) node = victims.best(Lane::dirty, now);
+      if (node == kNil && gives_up_unwritten(tier)) node = victims.best(Lane::dirty, now);
     }
     if (node == kNil || (worth < kAnyWorth && victims.best_value() >= worth)) break;
     const std::uint64_t got = traits_.whole_nodes ? evict_whole(node, tier, now) : evict_node(node, tier, bytes - freed, now);
@@ -98,14 +104,14 @@ bool CacheImpl::next_victim(NodeIx ix, Tier tier, ObjectIx& victim) const {
 std::uint64_t CacheImpl::evict_node(NodeIx ix, Tier tier, std::uint64_t bytes, Instant now) {
   std::uint64_t freed = 0;
   ObjectIx victim = kNil;
-  while (freed < bytes && next_victim(ix, tier, victim) && (droppable(victim, tier) || (tier == Tier::host && writes_behind()))) {
+  while (freed < bytes && next_victim(ix, tier, victim) && (droppable(victim, tier) || gives_up_unwritten(tier))) {
     freed += index_.object(victim).bytes;
     Node& node = index_.node(ix);
     node.evicted_tier = tier;
     node.evicted_at = now;
     node.evicted_state = index_.object(victim).need == Need::end;
     ++counters_.evictions;
-    if (writes_behind() && index_.object(victim).tiers == 1U << index(Tier::host)) ++counters_.dropped_unwritten;
+    if (tier != Tier::nvme && gives_up_unwritten(tier) && index_.object(victim).tiers == 1U << index(tier)) ++counters_.dropped_unwritten;
     drop_copy(victim, tier, Reason::capacity, now);
   }
   return freed;

@@ -587,6 +587,7 @@ void CacheImpl::copy_down(Instant now) {
   if (!present(Tier::device) || !present(Tier::host) || options_.policy.demotion == Demotion::never) return;
   const std::size_t d = index(Tier::device);
   const auto wanted = static_cast<std::uint64_t>(options_.policy.clean_share * static_cast<double>(device_.capacity()));
+  down_blocked_ = false;
   settle_queues(now);
   while (device_.available() + victims_[d]->bytes(Lane::clean) + moving_bytes_[d] < wanted) {
     const NodeIx node = victims_[d]->best(Lane::dirty, now);
@@ -606,7 +607,10 @@ void CacheImpl::copy_down(Instant now) {
       started += object.bytes;
     }
     requeue(node);
-    if (started == 0) return;
+    if (started == 0) {
+      down_blocked_ = moving_bytes_[d] == 0 && batches_.empty();
+      return;
+    }
     settle_queues(now);
   }
 }

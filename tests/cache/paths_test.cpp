@@ -80,8 +80,9 @@ class Paths : public ::testing::Test {
     return out;
   }
 
-  TicketName begin(std::uint32_t number, HoldKind hold, Nanos deadline = {}) {
-    const std::vector<Token> tokens = prompt(number);
+  TicketName begin(std::uint32_t number, HoldKind hold, Nanos deadline = {}) { return begin(prompt(number), hold, deadline); }
+
+  TicketName begin(const std::vector<Token>& tokens, HoldKind hold, Nanos deadline = {}) {
     const TicketName name{random.next() | 1U, random.next()};
     BeginRequest request;
     request.tokens = tokens;
@@ -97,10 +98,12 @@ class Paths : public ::testing::Test {
   }
 
   /// How many blocks were granted.
-  std::size_t store(std::uint32_t number) {
-    const TicketName name = begin(number, HoldKind::none);
+  std::size_t store(std::uint32_t number) { return store(prompt(number)); }
+
+  std::size_t store(const std::vector<Token>& tokens) {
+    const TicketName name = begin(tokens, HoldKind::none);
     std::vector<WantItem> wants;
-    for (std::uint32_t first = 0; first < kTokens; first += kBlock)
+    for (std::uint32_t first = 0; first < tokens.size(); first += kBlock)
       wants.push_back({0, first, first + kBlock, 0});
     const auto slots = cache->reserve(client, name, wants, clock.now());
     EXPECT_TRUE(slots.has_value());
@@ -190,6 +193,43 @@ TEST_F(Paths, AFlushOfADeviceAndASmallDriveThatIsFullGetsDone) {
     flush();
     EXPECT_EQ(left_by_flush, 0U);
   }
+  audit();
+}
+
+TEST_F(Paths, ADeviceWhoseStateCannotComeDownGivesSomeOfItUp) {
+  // A beginning fills the host tier and has left the device; what is stored behind it fills the device. The one
+  // may not leave, since the other hangs on it, and so the other cannot come down: nothing could be stored any more.
+  device_bytes = 2 * kMiB;
+  build(1, 1 * kMiB);
+  std::vector<Token> tokens;
+  const auto grow = [&](std::uint32_t blocks) {
+    for (std::uint32_t i = 0; i < blocks * kBlock; ++i) tokens.push_back(1'000'000 + static_cast<Token>(tokens.size()));
+  };
+  grow(16);
+  EXPECT_EQ(store(tokens), 16U);
+  flush();
+  EXPECT_EQ(left_by_flush, 0U);
+  EXPECT_EQ(cache->tier(Tier::host).objects, 16U);
+  // Space for something else, that is given back.
+  std::vector<Token> other(32 * kBlock, 7);
+  const TicketName name = begin(other, HoldKind::none);
+  std::vector<WantItem> wants;
+  for (std::uint32_t first = 0; first < other.size(); first += kBlock) wants.push_back({0, first, first + kBlock, 0});
+  const auto slots = cache->reserve(client, name, wants, clock.now());
+  ASSERT_TRUE(slots.has_value());
+  for (const SlotGrant& slot : *slots) {
+    EXPECT_EQ(slot.grant, GrantKind::granted);
+    static_cast<void>(cache->abandon(client, slot.slot, clock.now()));  // the first takes along what hangs on it
+  }
+  end(name);
+  EXPECT_EQ(cache->tier(Tier::device).objects, 0U);
+  grow(32);
+  EXPECT_EQ(store(tokens), 32U);
+  run(std::chrono::milliseconds(100));
+  EXPECT_EQ(cache->tier(Tier::host).objects, 16U) << "all of it is what the device's state hangs on";
+  EXPECT_EQ(store(1), 4U);
+  run(std::chrono::milliseconds(100));
+  EXPECT_EQ(store(2), 4U);
   audit();
 }
 
