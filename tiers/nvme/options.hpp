@@ -16,7 +16,7 @@ namespace statecached {
 /// are under way.
 struct SchedulerLimits {
   std::uint64_t read_bytes = 4 * kMiB;
-  std::uint64_t write_bytes = 4 * kMiB;
+  std::uint64_t write_bytes = 16 * kMiB;    ///< high: while demand reads come, one at a time goes
   bool calibrate = true;                    ///< false: they stay as they are
   std::uint64_t transfer_bytes = 4 * kMiB;  ///< longest single transfer
   std::size_t transfer_runs = 256;          ///< most memory runs (iovecs) in one transfer
