@@ -32,6 +32,18 @@ bool CacheImpl::allocate(Tier tier, std::uint64_t bytes, bool contiguous, PageRu
 /// makes room. Refusing what comes would cost more: it is newer, and all that hangs on it is refused too.
 bool CacheImpl::writes_behind() const noexcept { return nvme_down_ || batches_.size() >= kBatchesMax; }
 
+/// What comes down from the device stays in the host tier while the device has it: given up to make room for the next
+/// copy, it would have to come down again.
+bool CacheImpl::backs_device() const noexcept {
+  return disks_.empty() && present(Tier::device) && options_.policy.demotion != Demotion::never;
+}
+
+/// Where the least valuable of what has no copy below must go: nothing else would make room.
+bool CacheImpl::gives_up_dirty(Tier tier) const noexcept {
+  if (tier == Tier::host) return writes_behind();
+  return tier == Tier::device && backs_device() && moving_bytes_[index(Tier::device)] == 0;
+}
+
 std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now, double worth) {
   std::uint64_t freed = 0;
   EvictionPolicy& victims = *victims_[index(tier)];
@@ -41,7 +53,7 @@ std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now, doub
     {
       const PolicyTime time(*this);
       node = victims.best(Lane::clean, now);
-      if (node == kNil && tier == Tier::host && writes_behind()) node = victims.best(Lane::dirty, now);
+      if (node == kNil && gives_up_dirty(tier)) node = victims.best(Lane::dirty, now);
     }
     if (node == kNil || (worth < kAnyWorth && victims.best_value() >= worth)) break;
     const std::uint64_t got = traits_.whole_nodes ? evict_whole(node, tier, now) : evict_node(node, tier, bytes - freed, now);
@@ -84,6 +96,11 @@ bool CacheImpl::next_victim(NodeIx ix, Tier tier, ObjectIx& victim) const {
       if (object.need != Need::end) return false;
       continue;
     }
+    // The same between device and host where nothing lies below.
+    if (tier == Tier::host && object.in(Tier::device) && backs_device()) {
+      if (object.need != Need::end) return false;
+      continue;
+    }
     if (object.holds == 0 && object.state == ObjectState::visible && index_.may_leave(object, tier)) {
       const bool lost = object.tiers == 1U << index(tier) && droppable(*it, tier);
       if (traits_.learns && lost && carries_checkpoint_above(*it)) return false;
@@ -98,7 +115,7 @@ bool CacheImpl::next_victim(NodeIx ix, Tier tier, ObjectIx& victim) const {
 std::uint64_t CacheImpl::evict_node(NodeIx ix, Tier tier, std::uint64_t bytes, Instant now) {
   std::uint64_t freed = 0;
   ObjectIx victim = kNil;
-  while (freed < bytes && next_victim(ix, tier, victim) && (droppable(victim, tier) || (tier == Tier::host && writes_behind()))) {
+  while (freed < bytes && next_victim(ix, tier, victim) && (droppable(victim, tier) || gives_up_dirty(tier))) {
     freed += index_.object(victim).bytes;
     Node& node = index_.node(ix);
     node.evicted_tier = tier;
