@@ -20,7 +20,7 @@ std::vector<std::uint32_t> wishes(const AdmissionInput& in, Admission admission)
   }
   const bool parts = in.matched < in.prompt && (in.parts || admission != Admission::marconi);
   if (parts && branch > in.resumable) out.push_back(branch);
-  if (admission != Admission::marconi) return out;
+  if (admission != Admission::marconi || !in.prompt_end) return out;
   // For the same prompt asked again, and for engines that can save nothing later.
   const std::uint32_t end = on_grid(last);
   if (end > in.resumable && (out.empty() || out.back() != end)) out.push_back(end);

@@ -17,6 +17,7 @@ struct AdmissionInput {
   std::uint32_t keep_back = 1;
   bool has_end_groups = true;
   std::uint32_t every_tokens = 0;   ///< Admission::every_tokens
+  bool prompt_end = true;           ///< the last grid point before the prompt's end may be wished for
   bool parts = true;                ///< another known sequence goes on differently from `matched`
 };
 

@@ -8,6 +8,7 @@ namespace statecached {
 namespace {
 
 constexpr Nanos kYoungest = std::chrono::milliseconds(16);
+constexpr unsigned kShortBits = 11;
 constexpr int kNodesLookedAt = 16;
 /// Lives that a class borrows from its kind, and a kind from the prior.
 constexpr double kFromKind = 4, kFromPrior = 8;
@@ -15,16 +16,18 @@ constexpr double kFromKind = 4, kFromPrior = 8;
 /// further along its only branch is used only where a sequence turns off again: seldom.
 constexpr std::array<double, kReuseKinds> kPrior{1, 0.03, 1};
 constexpr double kPriorAge = 10;
+constexpr double kTrust = 0.75;                      ///< in what was counted; the rest of the exponent is the prior's
 constexpr double kFadeAfter = 4096;                  ///< uses, then all counts are halved
 constexpr double kNearlyNone = 1e-3;               ///< of a life left: the rest changes no rate
-constexpr std::uint32_t kLearnAfter = 4;             ///< uses between two looks at the counts
 
 
 }  // namespace
 
-ReuseClass reuse_class(ReuseKind kind, std::uint32_t times) noexcept {
-  const auto degree = std::min<std::size_t>(kReuseDegrees - 1, static_cast<std::size_t>(std::bit_width(times)));
-  return static_cast<ReuseClass>(static_cast<std::size_t>(kind) * kReuseDegrees + degree);
+ReuseClass reuse_class(ReuseKind kind, std::uint32_t times, std::uint32_t tokens) noexcept {
+  const auto degree = std::min<std::size_t>(kReuseDegrees / kReuseLengths - 1, static_cast<std::size_t>(std::bit_width(times)));
+  const auto octaves = static_cast<std::size_t>(std::bit_width(tokens >> kShortBits));
+  const std::size_t length = std::min(kReuseLengths - 1, octaves / 2);
+  return static_cast<ReuseClass>(static_cast<std::size_t>(kind) * kReuseDegrees + degree * kReuseLengths + length);
 }
 
 const char* to_string(ReuseKind kind) noexcept {
@@ -39,13 +42,13 @@ const char* to_string(ReuseKind kind) noexcept {
 ReuseClass reuse_class(const Index& index, NodeIx ix) {
   const Node& node = index.node(ix);
   const NodeIx child = node.first_child;
-  if (child != kNil && index.node(child).next_sibling != kNil) return reuse_class(ReuseKind::branch, node.hits);
+  if (child != kNil && index.node(child).next_sibling != kNil) return reuse_class(ReuseKind::branch, node.hits, node.end);
   NodeIx below = child;
   for (int looked = 0; below != kNil && looked < kNodesLookedAt; ++looked) {
-    if (index.node(below).has_state()) return reuse_class(ReuseKind::covered, node.hits);
+    if (index.node(below).has_state()) return reuse_class(ReuseKind::covered, node.hits, node.end);
     below = index.node(below).first_child;
   }
-  return reuse_class(ReuseKind::tail, node.turns);
+  return reuse_class(ReuseKind::tail, node.turns, node.end);
 }
 
 std::size_t Reuse::age_bucket(Nanos age) noexcept {
@@ -66,7 +69,7 @@ Nanos Reuse::age_of(std::size_t bucket) noexcept {
 
 Reuse::Reuse() {
   for (std::size_t age = 0; age + 1 < kReuseAges; ++age) widths_[age] = seconds(age_of(age + 1) - age_of(age));
-  learn();
+  for (std::size_t what = 0; what < kReuseClasses; ++what) learn_class(what);
 }
 
 void Reuse::only_prior() {
@@ -87,9 +90,9 @@ void Reuse::used(ReuseClass what, Nanos age) {
       }
     }
   }
-  if (++fresh_ < kLearnAfter) return;
-  fresh_ = 0;
-  learn();
+  learn_class(what);
+  learn_class(next_class_);
+  next_class_ = (next_class_ + 1) % kReuseClasses;
 }
 
 void Reuse::join(std::uint32_t life, Lives& list) {
@@ -137,28 +140,34 @@ void Reuse::advance(const Index& index, Instant now) {
   }
 }
 
-/// Chance that a life of this kind which reached a bucket ends in it, and rates of its classes.
-void Reuse::learn() {
-  for (std::size_t kind = 0; kind < kReuseKinds; ++kind) {
-    Row of_kind{};
-    for (std::size_t age = 0; age + 1 < kReuseAges; ++age) {
-      double uses = 0, all = 0;
-      for (std::size_t c = kind * kReuseDegrees; c < (kind + 1) * kReuseDegrees; ++c) {
-        uses += uses_[c][age];
-        all += uses_[c][age] + outlived_[c][age];
-      }
-      const double grown = (seconds(age_of(age)) + kPriorAge) / (seconds(age_of(age + 1)) + kPriorAge);
-      of_kind[age] = (uses + kFromPrior * (1 - std::pow(grown, kPrior[kind]))) / (all + kFromPrior);
+/// Chance that a life of this kind which reached a bucket ends in it.
+Reuse::Row Reuse::learn_kind(std::size_t kind) const {
+  Row chance{};
+  double seen = 0, expected = 0;  // at the ages below, the nearer the more
+  for (std::size_t age = 0; age + 1 < kReuseAges; ++age) {
+    double uses = 0, all = 0;
+    for (std::size_t c = kind * kReuseDegrees; c < (kind + 1) * kReuseDegrees; ++c) {
+      uses += uses_[c][age];
+      all += uses_[c][age] + outlived_[c][age];
     }
-    for (std::size_t c = kind * kReuseDegrees; c < (kind + 1) * kReuseDegrees; ++c) learn_class(c, of_kind);
+    const double grown = (seconds(age_of(age)) + kPriorAge) / (seconds(age_of(age + 1)) + kPriorAge);
+    const double prior = 1 - std::pow(grown, kPrior[kind]);
+    chance[age] = (uses + kFromPrior * std::min(1.0, prior * (seen + 1) / (expected + 1))) / (all + kFromPrior);
+    seen = seen / 2 + uses;
+    expected = expected / 2 + all * prior;
   }
+  return chance;
 }
 
-void Reuse::learn_class(std::size_t what, const Row& of_kind) {
+void Reuse::learn_class(std::size_t what) {
+  const Row of_kind = learn_kind(what / kReuseDegrees);
   Row chance{};
-  for (std::size_t age = 0; age < kReuseAges; ++age) {
+  double seen = 0, expected = 0;
+  for (std::size_t age = 0; age + 1 < kReuseAges; ++age) {
     const double all = uses_[what][age] + outlived_[what][age];
-    chance[age] = (uses_[what][age] + kFromKind * of_kind[age]) / (all + kFromKind);
+    chance[age] = (uses_[what][age] + kFromKind * std::min(1.0, of_kind[age] * (seen + 1) / (expected + 1))) / (all + kFromKind);
+    seen = seen / 2 + uses_[what][age];
+    expected = expected / 2 + all * of_kind[age];
   }
   for (std::size_t from = 0; from + 1 < kReuseAges; ++from) {
     double alive = 1, time = 0, best = 0;
@@ -167,7 +176,8 @@ void Reuse::learn_class(std::size_t what, const Row& of_kind) {
       alive *= 1 - chance[age];
       best = std::max(best, (1 - alive) / time);
     }
-    rates_[what][from] = best;
+    const double prior = kPrior[what / kReuseDegrees] / (seconds(age_of(from)) + kPriorAge);
+    rates_[what][from] = std::pow(best, kTrust) * std::pow(prior, 1 - kTrust);
   }
   rates_[what][kReuseAges - 1] = rates_[what][kReuseAges - 2];
 }

@@ -2,7 +2,8 @@
 // How soon a resume point is used again: learned by its class and its age (design.md 6, marconi.md 7.3).
 //
 //   class   what the node is (tail: nothing resumable below it; covered: one way on, and a checkpoint further along
-//           it; branch: sequences part here), and how often it was used (a tail: how many turns lead to it).
+//           it; branch: sequences part here), how often it was used (a tail: how many turns lead to it), and how many
+//           tokens it resumes: what is long is seldom what comes again soon.
 //   age     since its last use, in buckets that grow by half an octave.
 //
 // For each class and age bucket it counts the uses and the lives that outlived the bucket unused. Lives
@@ -14,7 +15,8 @@
 //   max over t of P(used within t) / E[time kept until the use or t],
 // which is Gittins' index of the life that remains (Aalto, Ayesta, Righter 2009). While the counts are few
 // they lean on those of its kind, these on "half of what is left is used before its age doubles", that is
-// 1/age. Old counts fade. One thread; no clock.
+// 1/age, and both as far as the ages just below bear it out: else what is older than anything counted would be
+// thought the most likely to be used. Old counts fade. One thread; no clock.
 
 #include "base/time.hpp"
 #include "policy/index.hpp"
@@ -27,13 +29,14 @@ namespace statecached {
 
 enum class ReuseKind : std::uint8_t { tail = 0, covered = 1, branch = 2 };
 inline constexpr std::size_t kReuseKinds = 3;
-inline constexpr std::size_t kReuseDegrees = 4;      ///< used 0, 1, 2..3, 4.. times
+inline constexpr std::size_t kReuseLengths = 4;      ///< below 4 Ki, 16 Ki, 64 Ki tokens; more
+inline constexpr std::size_t kReuseDegrees = 4 * kReuseLengths;  ///< used 0, 1, 2..3, 4.. times, each by length
 inline constexpr std::size_t kReuseClasses = kReuseKinds * kReuseDegrees;
 inline constexpr std::size_t kReuseAges = 64;
 
 using ReuseClass = std::uint8_t;                     ///< kind * kReuseDegrees + degree
 
-[[nodiscard]] ReuseClass reuse_class(ReuseKind kind, std::uint32_t times) noexcept;
+[[nodiscard]] ReuseClass reuse_class(ReuseKind kind, std::uint32_t times, std::uint32_t tokens) noexcept;
 [[nodiscard]] const char* to_string(ReuseKind kind) noexcept;
 /// Looks at a bounded number of nodes below.
 [[nodiscard]] ReuseClass reuse_class(const Index& index, NodeIx node);
@@ -67,8 +70,8 @@ class Reuse {
   };
   using Row = std::array<double, kReuseAges>;
   void join(std::uint32_t life, Lives& list);
-  void learn();
-  void learn_class(std::size_t what, const Row& of_kind);
+  [[nodiscard]] Row learn_kind(std::size_t kind) const;
+  void learn_class(std::size_t what);
 
   std::vector<Life> lives_;                          ///< those used since are skipped when their turn comes
   std::uint32_t free_life_ = kNil;
@@ -76,7 +79,7 @@ class Reuse {
   std::array<Row, kReuseClasses> uses_{}, outlived_{}, rates_{};
   Row widths_{};
   double counted_ = 0;
-  std::uint32_t fresh_ = 0;
+  std::size_t next_class_ = 0;                       ///< whose rates are found anew beside those of what is used
 };
 
 }  // namespace statecached

@@ -68,9 +68,8 @@ CacheImpl::CacheImpl(CacheOptions options, CacheSeams seams, CacheListener* list
     tuner_ = std::make_unique<Tuner>(static_cast<double>(bytes), options_.background);
   }
   SC_ASSERT(options_.device_bytes > 0 || options_.host_bytes > 0);
-  // Between several tiers the prior decides: learning there slowed the choice and is left off.
-  const bool several = options_.host_bytes > 0 && (options_.device_bytes > 0 || !seams_.disks.empty());
-  traits_.learns = traits_.learns && !several;
+  // Between several tiers the prior decides.
+  traits_.learns = traits_.learns && !(options_.host_bytes > 0 && (options_.device_bytes > 0 || !seams_.disks.empty()));
   if (traits_.learns) {
     index_.remember(kRememberedTokens);
   } else {

@@ -106,7 +106,7 @@ struct SpaceInfo {
   std::array<std::uint64_t, kTiers> bytes{};  ///< of those, by tier
   Speeds speeds;
   EngineSpeed speed;
-  double saves_ends = 1;                     ///< share of its requests that save a checkpoint behind their prompt
+  double saves_ends = 0;                     ///< share of its requests that save a checkpoint behind their prompt; first unknown
   std::uint32_t kept_number = 0;    ///< in the table of host objects; 0: not named there
   std::uint32_t kept_generation = 0;
   std::uint32_t kept_slot = HostTable::kNone;
@@ -427,6 +427,7 @@ class CacheImpl {
 
   // tiers.cpp
   [[nodiscard]] bool present(Tier tier) const noexcept;
+  [[nodiscard]] bool several_tiers() const noexcept { return present(Tier::host) && (present(Tier::device) || present(Tier::nvme)); }
   [[nodiscard]] Tier below(Tier tier) const noexcept;  ///< the next lower tier present, or none
   [[nodiscard]] Regions& space_of(Tier tier) { return tier == Tier::device ? device_ : host_; }
   /// Gives up what has a keep value below `worth` for it.
@@ -449,6 +450,8 @@ class CacheImpl {
   void trim_queues(Instant now);
   void tell_policies(NodeIx node, Instant now);
   [[nodiscard]] bool droppable(ObjectIx o, Tier tier) const;
+  [[nodiscard]] bool backs_device() const noexcept;
+  [[nodiscard]] bool gives_up_unwritten(Tier tier) const noexcept;
   [[nodiscard]] SegmentTerms terms(NodeIx node, Tier tier) const;
   [[nodiscard]] bool next_victim(NodeIx node, Tier tier, ObjectIx& victim) const;
   void submit_deletes(Instant now);
@@ -648,7 +651,6 @@ class CacheImpl {
 
   // tiers.cpp, inside
   [[nodiscard]] bool writes_behind() const noexcept;
-  [[nodiscard]] bool gives_up_unwritten(Tier tier) const noexcept;
 
   // sweeps.cpp, inside
   void step_flush(Instant now);

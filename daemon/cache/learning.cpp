@@ -52,6 +52,10 @@ void CacheImpl::wished(Ticket& ticket, Position here, std::uint32_t resumable, s
   in.has_end_groups = space.has_end;
   in.every_tokens = policy.every_tokens;
   in.parts = !traits_.learns || here.at < last.end || last.first_child != kNil;
+  // Where the engine saves the sequence's own end, that will be nearer to what comes next, and of two states so near to
+  // each other each makes the other worth nearly nothing. Only a prompt that was known as it is may well come again.
+  // Where another tier lies below there is room for both.
+  in.prompt_end = !traits_.learns || several_tiers() || space.saves_ends < 0.5 || here.at >= ticket.prompt + ticket.offset();
   ticket.answer.wishes = wishes(in, policy.admission);
 }
 
@@ -103,11 +107,9 @@ void CacheImpl::born(Ticket& ticket, std::uint32_t turns, bool parts, Instant no
     if (index_.node(at).end == wish && at != leaf) {
       ticket.wish_worth.push_back(value(from_here, wish, reuse_class(index_, at)));
     } else if (ticket.again) {
-      ticket.wish_worth.push_back(value(from_here, wish, reuse_class(ReuseKind::branch, 0)));
+      ticket.wish_worth.push_back(value(from_here, wish, reuse_class(ReuseKind::branch, 0, wish)));
     } else {
-      // The prompt's end: where the engine saves the sequence's own end, that will be nearer to what comes next. Only a
-      // prompt of which nothing is known may well come again as it is.
-      const bool last = space.saves_ends < 0.5 || ticket.chosen == 0;
+      const bool last = several_tiers() || space.saves_ends < 0.5;  // the prompt's end: see wished()
       ticket.wish_worth.push_back(last ? kAnyWorth : 0);
     }
   }

@@ -356,6 +356,7 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
 
   const std::uint64_t payload = want.bytes != 0 ? want.bytes : space.spec.payload_bytes(want.group, want.end - want.first);
   object.bytes = padded_bytes(payload, group.shards);
+  const double worth = worth_of(ticket, asked);
   PageRuns runs;
   const std::uint64_t evictions = counters_.evictions;
   // Staged bytes are copied by a thread of ours, which writes host memory.
@@ -364,7 +365,7 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
     ++tenants_[member.tenant].refused;
     return refuse(GrantKind::no_space, Reason::quota);
   }
-  if (!allocate(home, object.bytes, group.contiguous, runs, now, worth_of(ticket, asked))) {
+  if (!allocate(home, object.bytes, group.contiguous, runs, now, worth)) {
     if (home == Tier::host || !present(Tier::host)) return refuse(GrantKind::no_space, Reason::capacity);
     home = Tier::host;
     if (!allocate(home, object.bytes, group.contiguous, runs, now)) return refuse(GrantKind::no_space, Reason::capacity);

@@ -32,10 +32,17 @@ bool CacheImpl::allocate(Tier tier, std::uint64_t bytes, bool contiguous, PageRu
 /// makes room. Refusing what comes would cost more: it is newer, and all that hangs on it is refused too.
 bool CacheImpl::writes_behind() const noexcept { return nvme_down_ || batches_.size() >= kBatchesMax; }
 
-/// The same for a tier. Of the device: host memory has no room and will have none, for what fills it are beginnings that
-/// the device's state hangs on.
+/// What comes down from the device stays in the host tier while the device has it: given up to make room for the next
+/// copy, it would have to come down again.
+bool CacheImpl::backs_device() const noexcept {
+  return disks_.empty() && present(Tier::device) && options_.policy.demotion != Demotion::never;
+}
+
+/// Where the least valuable of what has no copy below must go, since nothing else would make room. Of the device: nothing
+/// is on its way down, and host memory has no room or will have none, for what fills it is what the device's state hangs on.
 bool CacheImpl::gives_up_unwritten(Tier tier) const noexcept {
-  return (tier == Tier::host && writes_behind()) || (tier == Tier::device && down_blocked_);
+  if (tier == Tier::host) return writes_behind();
+  return tier == Tier::device && (down_blocked_ || (backs_device() && moving_bytes_[index(Tier::device)] == 0));
 }
 
 std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now, double worth) {
@@ -87,6 +94,11 @@ bool CacheImpl::next_victim(NodeIx ix, Tier tier, ObjectIx& victim) const {
     // What lies in memory too is left on the drive: else it would be dirty again, and write-behind would go
     // round in circles, each batch putting out what the one before it wrote.
     if (tier == Tier::nvme && (object.in(Tier::host) || object.in(Tier::device))) {
+      if (object.need != Need::end) return false;
+      continue;
+    }
+    // The same between device and host where nothing lies below.
+    if (tier == Tier::host && object.in(Tier::device) && backs_device()) {
       if (object.need != Need::end) return false;
       continue;
     }
