@@ -65,10 +65,11 @@ void CacheImpl::submit_sums(ObjectIx o, JobKind kind, std::uint64_t batch, const
     job.batch = batch;
     job.shard = shard;
     CopyOp op;
-    op.kind = kind == JobKind::batch_sum ? CopyKind::checksum : CopyKind::verify;
+    const bool known = kind != JobKind::batch_sum && kind != JobKind::keep_sum;
+    op.kind = known ? CopyKind::verify : CopyKind::checksum;
     op.seed = resident.id.low ^ shard;
     op.payload_bytes = resident.payload;
-    if (op.kind == CopyKind::verify) op.expected = resident.sums[shard];
+    if (known) op.expected = resident.sums[shard];
     op.source = shard_runs(runs, arena, shard, padded, resident.payload);
     op.tag = add_job(std::move(job));
     copy_backlog_.push_back(std::move(op));

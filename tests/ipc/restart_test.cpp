@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <iostream>
 #include <thread>
 
 namespace statecached::test {
@@ -22,6 +23,10 @@ class Restart : public ::testing::Test {
   void SetUp() override {
     daemon.set({"nvme.capacity=0"});
     start();
+  }
+
+  void TearDown() override {
+    if (HasFailure()) std::cerr << daemon.log();
   }
 
   void start() { ASSERT_TRUE(daemon.start()) << daemon.log(); }
