@@ -184,7 +184,8 @@ Result<BeginRequest> decode_begin_keys(const wire::Request& record,
   if (payload.size() < sizeof args)
     return fail(Errc::invalid_argument, "a begin without its arguments");
   std::memcpy(&args, payload.data(), sizeof args);
-  const std::uint64_t need = sizeof args + (std::uint64_t{args.tokens} + args.marks) * sizeof(Digest);
+  const std::uint64_t need =
+      sizeof args + (std::uint64_t{args.tokens} + args.marks) * sizeof(Digest);
   if (args.marks > 1 || need != payload.size()) {
     return fail(Errc::invalid_argument,
                 fmt::format("{} keys need {} bytes, {} came", args.tokens, need, payload.size()));
@@ -192,7 +193,8 @@ Result<BeginRequest> decode_begin_keys(const wire::Request& record,
   if (args.hold > static_cast<std::uint8_t>(wire::Hold::lease))
     return fail(Errc::invalid_argument, "an unknown hold");
   if (record.ticket.is_zero() || !args.parent.is_zero())
-    return fail(Errc::invalid_argument, "a begin with the zero ticket, or keys with a parent ticket");
+    return fail(Errc::invalid_argument,
+                "a begin with the zero ticket, or keys with a parent ticket");
   BeginRequest out;
   const auto keys = view<Digest>(payload, sizeof args, args.tokens + args.marks);
   out.keys = keys.first(args.tokens);
@@ -306,7 +308,8 @@ Reply encode_lease(const TicketName& ticket,
   Writer out(reply.payload, lease.pieces.size() * sizeof(wire::PieceRecord));
   for (const Piece& piece : lease.pieces) {
     if (piece.shard != shard_of(member, piece.group)) continue;
-    const Runs::Where where = runs.add(piece.runs, piece.arena == kHostArena ? member.host_base : 0);
+    const Runs::Where where =
+        runs.add(piece.runs, piece.arena == kHostArena ? member.host_base : 0);
     wire::PieceRecord record;
     record.group = piece.group;
     record.tier_at_begin = static_cast<std::uint8_t>(piece.tier_at_begin);

@@ -16,8 +16,8 @@ namespace statecached {
 [[nodiscard]] Result<BeginRequest> decode_begin(const wire::Request& record,
                                                 std::span<const std::byte> payload);
 
-/// For a namespace that is addressed by keys: `tokens` counts keys of 32 bytes, parent_tokens is the first token,
-/// marks is 1 where the key before the run follows them.
+/// For a namespace that is addressed by keys: `tokens` counts keys of 32 bytes, parent_tokens is
+/// the first token, marks is 1 where the key before the run follows them.
 [[nodiscard]] Result<BeginRequest> decode_begin_keys(const wire::Request& record,
                                                      std::span<const std::byte> payload);
 
@@ -50,9 +50,7 @@ struct Reply {
 };
 
 /// `reuse`: a reply that was sent, for its memory.
-[[nodiscard]] Reply encode_answer(const TicketName& ticket,
-                                  const Answer& answer,
-                                  Reply reuse = {});
+[[nodiscard]] Reply encode_answer(const TicketName& ticket, const Answer& answer, Reply reuse = {});
 /// Only the pieces of this member's shards.
 [[nodiscard]] Reply encode_lease(const TicketName& ticket,
                                  const Lease& lease,

@@ -75,8 +75,7 @@ bool Conductor::post(Command command) {
   return true;
 }
 
-// ---- clients
-// -------------------------------------------------------------------------------------
+// ---- clients -----------------------------------------------------------------------------------
 
 Result<AttachedClient> Conductor::attach(const NamespaceSpec& spec, MemberInfo member) {
   if (stopping_) return fail(Errc::closed, "the daemon is stopping");
@@ -218,8 +217,7 @@ std::vector<ClientStatus> Conductor::client_statuses() const {
   return out;
 }
 
-// ---- news
-// ----------------------------------------------------------------------------------------
+// ---- news --------------------------------------------------------------------------------------
 
 void Conductor::on_event(const CacheEvent& event) {
   if (options_.events_kept == 0) return;
@@ -254,8 +252,7 @@ void Conductor::deliver_news() {
     const auto answer = cache_->answer(ticket);
     if (!answer) {
       for (const auto& client : clients_) {
-        if (client->tickets.erase(ticket) != 0)
-          send_lost(*client, ticket);
+        if (client->tickets.erase(ticket) != 0) send_lost(*client, ticket);
       }
       continue;
     }
@@ -317,8 +314,7 @@ bool Conductor::drain_backlog(Client& client) {
   return true;
 }
 
-// ---- the loop
-// ------------------------------------------------------------------------------------
+// ---- the loop ----------------------------------------------------------------------------------
 
 void Conductor::run() {
   Instant last_work = now();
@@ -403,7 +399,8 @@ std::size_t Conductor::serve(Client& client, Instant at) {
   return taken;
 }
 
-/// Larger payloads are taken in parts: a copy out of another process's memory moves 10 bytes a nanosecond.
+/// Larger payloads are taken in parts: a copy out of another process's memory moves 10 bytes a
+/// nanosecond.
 constexpr std::size_t kTakeBytes = 256U << 10U;
 /// A client's own buffer that is larger goes back when its request is done.
 constexpr std::size_t kKeptPayload = 1U << 20U;
@@ -481,8 +478,7 @@ void Conductor::sleep(Instant at) {
   }
 }
 
-// ---- stop
-// ----------------------------------------------------------------------------------------
+// ---- stop --------------------------------------------------------------------------------------
 
 void Conductor::set_draining(bool draining) {
   draining_ = draining;

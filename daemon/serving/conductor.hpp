@@ -26,7 +26,7 @@ namespace statecached {
 struct ServingOptions {
   std::uint32_t batch = 16;  ///< records of one client before the next is looked at
   Nanos slice = std::chrono::microseconds(40);  ///< of one client before the next is looked at
-  Nanos spin = std::chrono::microseconds(50);  ///< awake after the last work; 0 on a single core
+  Nanos spin = std::chrono::microseconds(50);   ///< awake after the last work; 0 on a single core
   wire::ChannelSizes channel;
   std::uint32_t clients_max = 64;
   std::uint32_t tickets_max = 1024;  ///< open at a time, of one client
@@ -79,11 +79,11 @@ struct ServingStats {
   std::uint64_t commands = 0;
   std::uint64_t attached = 0;
   std::uint64_t staging_full = 0;  ///< objects that found no room in a staging area
-  Histogram begin_ns;  ///< from taking the record to posting the answer
-  Histogram turn_ns;   ///< of turns that had work
-  Histogram step_cpu_ns;   ///< of one step, by the clock of the conductor's processor time
-  Histogram step_wall_ns;  ///< of the same steps
-  std::uint64_t slices = 0;  ///< steps that did a part of a request
+  Histogram begin_ns;              ///< from taking the record to posting the answer
+  Histogram turn_ns;               ///< of turns that had work
+  Histogram step_cpu_ns;           ///< of one step, by the clock of the conductor's processor time
+  Histogram step_wall_ns;          ///< of the same steps
+  std::uint64_t slices = 0;        ///< steps that did a part of a request
 };
 
 class Conductor final : private CacheListener {
@@ -103,8 +103,7 @@ class Conductor final : private CacheListener {
   /// Any thread. False: too many commands wait, or run() has returned.
   [[nodiscard]] bool post(Command command);
 
-  // ---- its thread, or before run()
-  // -----------------------------------------------------------------
+  // ---- its thread, or before run() -------------------------------------------------------------
   /// Serves until stop() has done its work.
   void run();
   /// Declines reservations, writes what is committed, then lets run() return; `limit` from now at
@@ -161,7 +160,7 @@ class Conductor final : private CacheListener {
     std::unique_ptr<StagingArea> staging;  ///< of a client that may not write the arena
     std::vector<bool> contiguous;          ///< by group
     std::uint32_t table_entry = HostTable::kNone;
-    bool may_hold = false;                 ///< as the table says
+    bool may_hold = false;  ///< as the table says
     // A request that takes more than one step. Nothing else of this client is looked at meanwhile.
     enum class Doing : std::uint8_t { nothing, taking, reserve, commit, abandon };
     Doing doing = Doing::nothing;
@@ -173,7 +172,7 @@ class Conductor final : private CacheListener {
     std::vector<Filled> filled;
     std::vector<SlotId> abandoned;
     std::uint32_t accepted = 0, refused = 0;
-    std::uint64_t commit = 0;        ///< of a commit through the staging area: its number
+    std::uint64_t commit = 0;  ///< of a commit through the staging area: its number
 
     explicit Client(std::pmr::memory_resource* pool) : tickets(pool), slots(pool) {}
   };
@@ -191,7 +190,7 @@ class Conductor final : private CacheListener {
   struct StagedCommit {
     ClientIx client = 0;
     std::uint32_t cookie = 0;
-    std::size_t left = 0;   ///< copies, and one while its list is being gone through
+    std::size_t left = 0;  ///< copies, and one while its list is being gone through
     Reply reply;
   };
 
@@ -267,8 +266,8 @@ class Conductor final : private CacheListener {
   void begin_list(Client& client, Client::Doing doing);
   void give_back_grants(Client& client, Instant now);
   void send_slots(Client& client);
-  /// Whose a granted shard is to write: the reserver's, or the member's that has it; null: of none that
-  /// has joined.
+  /// Whose a granted shard is to write: the reserver's, or the member's that has it; null: of none
+  /// that has joined.
   [[nodiscard]] Client* writer_of(Client& reserver, const SlotGrant& grant);
   // shards whose member has not joined yet
   void claim(Client& client, const TicketName& ticket, Instant now);
@@ -343,6 +342,8 @@ class Conductor final : private CacheListener {
   ServingStats stats_;
   std::vector<std::byte> payload_;  ///< of the record in hand; kept for its capacity
   Reply reply_;                     ///< being made; kept likewise
+  /// An answer is far shorter than the lease behind it: growing one from the other writes zeros.
+  Reply answer_reply_;
   StepMeter meter_{clock_};
   bool draining_ = false;
   bool stopping_ = false;

@@ -1,5 +1,5 @@
-// Processes that were attached to an earlier daemon and may still use its memory, and the entries of our own
-// clients in the table that a later daemon will find.
+// Processes that were attached to an earlier daemon and may still use its memory, and the entries
+// of our own clients in the table that a later daemon will find.
 
 #include "base/log.hpp"
 #include "daemon/serving/conductor.hpp"

@@ -210,16 +210,15 @@ void Conductor::go_on(Client& client, Instant at) {
   }
   client.doing = Client::Doing::nothing;
   if (client.commit != 0) return end_staged(client);
-  Reply reply = encode_done(committing ? wire::Event::committed : wire::Event::done,
-                            client.record.ticket,
-                            Errc::ok);
+  Reply reply = encode_done(
+      committing ? wire::Event::committed : wire::Event::done, client.record.ticket, Errc::ok);
   reply.completion.a = client.accepted;
   reply.completion.b = client.refused;
   send(client, client.record.cookie, reply);
 }
 
-/// The ticket ended between two slices of its own reservation (another member cancelled it): what was
-/// granted so far is told to nobody.
+/// The ticket ended between two slices of its own reservation (another member cancelled it): what
+/// was granted so far is told to nobody.
 void Conductor::give_back_grants(Client& client, Instant at) {
   for (const SlotGrant& grant : client.grants) {
     if (grant.grant != GrantKind::granted) continue;
@@ -244,7 +243,8 @@ void Conductor::send_slots(Client& client) {
       continue;
     }
     if (Client* const other = writer_of(client, grant)) {
-      static_cast<void>(cache_->hand(grant.slot, other->ix));  // false: its object was given up meanwhile
+      // false: its object was given up meanwhile
+      static_cast<void>(cache_->hand(grant.slot, other->ix));
       other->slots.insert(grant.slot);
       others[other->ix].push_back(std::move(grant));
     } else {
@@ -285,7 +285,8 @@ void Conductor::claim(Client& client, const TicketName& ticket, Instant at) {
   std::erase_if(grants, [&](SlotGrant& grant) {
     if (grant.shard != shard_of(client.member, grant.group)) return false;
     if (!cache_->hand(grant.slot, client.ix)) return true;  // its object was given up meanwhile
-    if (client.staging && !client.staging->place(grant, options_.staging_arena, client.contiguous[grant.group])) {
+    if (client.staging &&
+        !client.staging->place(grant, options_.staging_arena, client.contiguous[grant.group])) {
       ++stats_.staging_full;
       static_cast<void>(cache_->abandon(client.ix, grant.slot, at));
       return true;
@@ -366,8 +367,8 @@ void Conductor::send_answer(Client& client,
                             std::uint32_t cookie,
                             const TicketName& ticket,
                             const Answer& answer) {
-  reply_ = encode_answer(ticket, answer, std::move(reply_));
-  send(client, cookie, reply_);
+  answer_reply_ = encode_answer(ticket, answer, std::move(answer_reply_));
+  send(client, cookie, answer_reply_);
 }
 
 void Conductor::send_lease(Client& client,

@@ -7,9 +7,9 @@
 
 namespace statecached {
 
-/// Gives each slot of a reservation, from number `from` on, its place in the staging area of who is to write it.
-/// An object of which one shard finds none is given up whole, and the reserver is told once that there
-/// was no space.
+/// Gives each slot of a reservation, from number `from` on, its place in the staging area of who is
+/// to write it. An object of which one shard finds none is given up whole, and the reserver is told
+/// once that there was no space.
 void Conductor::place_in_staging(Client& reserver, std::size_t from, Instant at) {
   if (!any_staged_) return;
   std::vector<SlotGrant>& grants = reserver.grants;
@@ -65,7 +65,8 @@ bool Conductor::commit_staged(Client& client, const Filled& item, Instant at) {
   const bool copying = copying_slots_.contains(item.slot);
   // Only what this very client was given: it is not believed about anybody else's slots.
   StagedBytes bytes = client.staging->bytes_of(item.slot);
-  if (bytes.memory == nullptr || copying || !cache_->stage(client.ix, item, std::move(bytes), token, at)) {
+  if (bytes.memory == nullptr || copying ||
+      !cache_->stage(client.ix, item, std::move(bytes), token, at)) {
     if (!copying) {
       client.staging->free(item.slot);  // its object was given up
       client.slots.erase(item.slot);
@@ -117,8 +118,8 @@ void Conductor::finish_staged() {
   staged_done_.clear();
 }
 
-/// A client that writes nowhere but into its staging area holds no writable memory of ours: its open
-/// slots need not wait for the end of its process.
+/// A client that writes nowhere but into its staging area holds no writable memory of ours: its
+/// open slots need not wait for the end of its process.
 void Conductor::abandon_staged(Client& client, Instant at) {
   if (client.staging == nullptr) return;
   const std::vector<SlotId> slots(client.slots.begin(), client.slots.end());

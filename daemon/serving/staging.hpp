@@ -2,8 +2,9 @@
 // The memory that one client writes which may not write the arena: a sealed memfd of its own, which
 // the daemon maps for reading only. Which part of it belongs to which slot is known here alone.
 //
-// Threads: the conductor's; the mapping is read by the copier for as long as it holds it. Ownership:
-// the mapping lives until the last copy out of it is done, the rest as long as the object.
+// Threads: the conductor's; the mapping is read by the copier for as long as it holds it.
+// Ownership: the mapping lives until the last copy out of it is done, the rest as long as the
+// object.
 
 #include "base/result.hpp"
 #include "base/unique_fd.hpp"

@@ -1,18 +1,18 @@
 #pragma once
 // How long the conductor's steps take: on the wall, and of its thread's processor time.
 //
-// Reading a thread's processor time is a system call (0.8 us in a virtual machine), too much for every step of
-// two microseconds. A step that was short on the wall was short in processor time too, and is recorded as that.
-// Of a long one the processor time is what passed since the last reading, less what the wall says of the steps
-// in between; readings are at most kEvery apart while there is work, so that this is exact unless the thread
-// lost its processor within that moment. One thread.
+// Reading a thread's processor time is a system call (0.8 us in a virtual machine), too much for
+// every step of two microseconds. A step that was short on the wall was short in processor time
+// too, and is recorded as that. Of a long one the processor time is what passed since the last
+// reading, less what the wall says of the steps in between; readings are at most kEvery apart while
+// there is work, so that this is exact unless the thread lost its processor within that moment. One
+// thread.
 
 #include "base/histogram.hpp"
 #include "base/time.hpp"
 
-#include <ctime>
-
 #include <algorithm>
+#include <ctime>
 
 namespace statecached {
 
