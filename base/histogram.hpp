@@ -11,12 +11,19 @@ class Histogram {
  public:
   void record(std::uint64_t value) noexcept;
   void merge(const Histogram& other) noexcept;
+
   void clear() noexcept { *this = Histogram{}; }
+
   [[nodiscard]] std::uint64_t count() const noexcept { return count_; }
+
   [[nodiscard]] double mean() const noexcept;
+
   [[nodiscard]] std::uint64_t max() const noexcept { return max_; }
+
   [[nodiscard]] std::uint64_t sum() const noexcept { return sum_; }
-  /// The value below which a fraction q of the samples lie (upper edge of its bucket); 0 when empty.
+
+  /// The value below which a fraction q of the samples lie (upper edge of its bucket); 0 when
+  /// empty.
   [[nodiscard]] std::uint64_t quantile(double q) const noexcept;
   /// Samples with value <= bound (by bucket), for Prometheus' cumulative buckets.
   [[nodiscard]] std::uint64_t count_up_to(std::uint64_t bound) const noexcept;

@@ -43,7 +43,8 @@ std::string to_hex(const Id128& id) {
   std::array<std::byte, 16> raw{};
   std::memcpy(raw.data(), &id, sizeof id);
   std::string out;
-  for (std::byte b : raw) append_hex(out, std::to_integer<unsigned>(b));
+  for (std::byte b : raw)
+    append_hex(out, std::to_integer<unsigned>(b));
   return out;
 }
 

@@ -24,8 +24,10 @@ struct Id128 {
   std::uint64_t low = 0;
   std::uint64_t high = 0;
   friend auto operator<=>(const Id128&, const Id128&) = default;
+
   [[nodiscard]] bool is_zero() const noexcept { return (low | high) == 0; }
 };
+
 using ObjectId = Id128;
 using TicketName = Id128;
 
@@ -38,6 +40,7 @@ struct Mark {
   std::uint32_t reserved = 0;
   friend bool operator==(const Mark&, const Mark&) = default;
 };
+
 static_assert(sizeof(Mark) == 48);
 
 /// What else selects content, given with each request. Each domain has its own root.
@@ -46,6 +49,7 @@ struct Domain {
   Digest salt;
   friend auto operator<=>(const Domain&, const Domain&) = default;
 };
+
 static_assert(sizeof(Domain) == 64);
 
 [[nodiscard]] std::string to_hex(const Digest& digest, std::size_t bytes = 32);
@@ -62,6 +66,7 @@ struct std::hash<statecached::Id128> {
     return id.low ^ (id.high * 0x9e3779b97f4a7c15ULL);
   }
 };
+
 template <>
 struct std::hash<statecached::Digest> {
   std::size_t operator()(const statecached::Digest& digest) const noexcept {

@@ -2,8 +2,9 @@
 // The log facade: rooms log through this; only the daemon knows the library behind it. Without a
 // sink, warnings and errors go to standard error and the rest is dropped.
 
-#include <cstdint>
 #include <fmt/format.h>
+
+#include <cstdint>
 #include <string_view>
 
 namespace statecached::log {
@@ -19,14 +20,17 @@ template <class... Args>
 void debug(fmt::format_string<Args...> format, Args&&... args) {
   write(Level::debug, fmt::format(format, std::forward<Args>(args)...));
 }
+
 template <class... Args>
 void info(fmt::format_string<Args...> format, Args&&... args) {
   write(Level::info, fmt::format(format, std::forward<Args>(args)...));
 }
+
 template <class... Args>
 void warn(fmt::format_string<Args...> format, Args&&... args) {
   write(Level::warn, fmt::format(format, std::forward<Args>(args)...));
 }
+
 template <class... Args>
 void error(fmt::format_string<Args...> format, Args&&... args) {
   write(Level::error, fmt::format(format, std::forward<Args>(args)...));

@@ -45,6 +45,7 @@ class Prng {
 
   /// Uniform in [0, 1).
   constexpr double uniform() noexcept { return static_cast<double>(next() >> 11U) * 0x1.0p-53; }
+
   constexpr bool chance(double p) noexcept { return uniform() < p; }
 
  private:

@@ -17,6 +17,7 @@ template <class T>
 class SpscQueue {
  public:
   explicit SpscQueue(std::size_t capacity) : slots_(capacity + 1) {}
+
   SpscQueue(const SpscQueue&) = delete;
   SpscQueue& operator=(const SpscQueue&) = delete;
 
@@ -28,14 +29,17 @@ class SpscQueue {
     tail_.store(next, std::memory_order_release);
     return true;
   }
+
   [[nodiscard]] std::optional<T> pop() {
     const std::size_t head = head_.load(std::memory_order_relaxed);
-    if (head == tail_.load(std::memory_order_acquire)) return std::nullopt;  // pairs with push's release
+    // pairs with push's release
+    if (head == tail_.load(std::memory_order_acquire)) return std::nullopt;
     std::optional<T> out(std::move(slots_[head]));
     slots_[head] = T{};
     head_.store(head + 1 == slots_.size() ? 0 : head + 1, std::memory_order_release);
     return out;
   }
+
   /// Consumer side only.
   [[nodiscard]] bool empty() const noexcept {
     return head_.load(std::memory_order_relaxed) == tail_.load(std::memory_order_acquire);
@@ -47,11 +51,13 @@ class SpscQueue {
   alignas(64) std::atomic<std::size_t> tail_{0};
 };
 
-/// Any producers, one consumer that takes everything at once. Bounded; a mutex held for a few moves.
+/// Any producers, one consumer that takes everything at once. Bounded; a mutex held for a few
+/// moves.
 template <class T>
 class Mailbox {
  public:
   explicit Mailbox(std::size_t capacity) : capacity_(capacity) {}
+
   [[nodiscard]] bool push(T&& value) {
     const std::lock_guard lock(mutex_);
     if (items_.size() >= capacity_) return false;
@@ -59,11 +65,13 @@ class Mailbox {
     pending_.store(true, std::memory_order_release);
     return true;
   }
+
   /// Appends everything to `out`; false when there was nothing.
   bool take(std::vector<T>& out) {
     if (!pending_.load(std::memory_order_acquire)) return false;
     const std::lock_guard lock(mutex_);
-    for (T& item : items_) out.push_back(std::move(item));
+    for (T& item : items_)
+      out.push_back(std::move(item));
     items_.clear();
     pending_.store(false, std::memory_order_release);
     return true;

@@ -16,9 +16,13 @@ struct TimeBase {
   using duration = Nanos;
   static constexpr bool is_steady = true;
 };
+
 using Instant = std::chrono::time_point<TimeBase, Nanos>;
 
-[[nodiscard]] constexpr double seconds(Nanos d) noexcept { return static_cast<double>(d.count()) * 1e-9; }
+[[nodiscard]] constexpr double seconds(Nanos d) noexcept {
+  return static_cast<double>(d.count()) * 1e-9;
+}
+
 [[nodiscard]] constexpr Nanos from_seconds(double s) noexcept {
   return Nanos{static_cast<std::int64_t>(s * 1e9)};
 }
@@ -37,7 +41,8 @@ class Clock {
 class MonotonicClock final : public Clock {
  public:
   [[nodiscard]] Instant now() const noexcept override {
-    return Instant{std::chrono::duration_cast<Nanos>(std::chrono::steady_clock::now().time_since_epoch())};
+    return Instant{
+        std::chrono::duration_cast<Nanos>(std::chrono::steady_clock::now().time_since_epoch())};
   }
 };
 
@@ -45,7 +50,9 @@ class MonotonicClock final : public Clock {
 class ManualClock final : public Clock {
  public:
   [[nodiscard]] Instant now() const noexcept override { return now_; }
+
   void advance(Nanos d) noexcept { now_ += d; }
+
   void set(Instant t) noexcept { now_ = t; }
 
  private:

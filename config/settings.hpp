@@ -77,7 +77,8 @@ struct PolicySettings {
 
 struct Limits {
   std::uint32_t clients = 256;
-  std::uint64_t lease_bytes_max = kAutomatic;  ///< of one client; kAutomatic: half of host.capacity
+  /// of one client; kAutomatic: half of host.capacity
+  std::uint64_t lease_bytes_max = kAutomatic;
   Nanos lease_age_warn = std::chrono::minutes(5);
   Nanos reservation_age = std::chrono::seconds(30);
   Nanos soft_hold_age = std::chrono::seconds(10);

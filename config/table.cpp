@@ -12,8 +12,12 @@ constexpr std::array<std::string_view, 3> kSwitch{"auto", "on", "off"};
 constexpr std::array<std::string_view, 2> kTrust{"same-user", "none"};
 constexpr std::array<std::string_view, 3> kEngine{"auto", "io_uring", "threads"};
 constexpr std::array<std::string_view, 4> kBackend{"auto", "cuda", "emulated", "none"};
-constexpr std::array<std::string_view, 6> kPolicy{
-    "marconi", "marconi-paper", "lru", "s3fifo", "gdsf", "clairvoyant"};
+constexpr std::array<std::string_view, 6> kPolicy{"marconi",
+                                                  "marconi-paper",
+                                                  "lru",
+                                                  "s3fifo",
+                                                  "gdsf",
+                                                  "clairvoyant"};
 constexpr std::array<std::string_view, 3> kAdmission{"auto", "paper", "marconi"};
 constexpr std::array<std::string_view, 3> kDemotion{"priced", "always", "never"};
 constexpr std::array<std::string_view, 2> kNvmeWrite{"behind", "through"};
@@ -123,7 +127,8 @@ constexpr auto kSettings = std::to_array<Setting>({
 
     {"policy",
      "name",
-     "What to forget first: marconi (least seconds saved a byte), marconi-paper (the paper's score),\n"
+     "What to forget first: marconi (least seconds saved a byte), marconi-paper (the paper's "
+     "score),\n"
      "lru, s3fifo, gdsf.",
      [](Settings& s) { return choice_field(s.policy.name, kPolicy); }},
     {"policy",

@@ -33,7 +33,8 @@ namespace {
 
 /// How long a start waits for the catalog's rows before anybody may connect.
 constexpr Nanos kLoadAlone = std::chrono::milliseconds(300);
-/// The kernel walks every page of the process to say how many are large, and page faults wait meanwhile.
+/// The kernel walks every page of the process to say how many are large, and page faults wait
+/// meanwhile.
 constexpr Nanos kHugeShareAge = std::chrono::seconds(30);
 
 /// Descriptors of an arena that clients get duplicates of.
@@ -138,12 +139,18 @@ PathOptions path_options(const config::Settings& settings) {
 
 PolicyName policy_name(config::Policy name) {
   switch (name) {
-    case config::Policy::marconi: return PolicyName::marconi;
-    case config::Policy::marconi_paper: return PolicyName::marconi_paper;
-    case config::Policy::lru: return PolicyName::lru;
-    case config::Policy::s3fifo: return PolicyName::s3fifo;
-    case config::Policy::gdsf: return PolicyName::gdsf;
-    case config::Policy::clairvoyant: break;  // refused when the settings were read
+    case config::Policy::marconi:
+      return PolicyName::marconi;
+    case config::Policy::marconi_paper:
+      return PolicyName::marconi_paper;
+    case config::Policy::lru:
+      return PolicyName::lru;
+    case config::Policy::s3fifo:
+      return PolicyName::s3fifo;
+    case config::Policy::gdsf:
+      return PolicyName::gdsf;
+    case config::Policy::clairvoyant:
+      break;  // refused when the settings were read
   }
   return PolicyName::marconi;
 }
@@ -159,7 +166,8 @@ CacheOptions cache_options(const config::Settings& settings) {
     };
   }
   // `auto` is the paper's admission for the paper's policies and ours otherwise.
-  const bool of_paper = out.policy.name == PolicyName::lru || out.policy.name == PolicyName::marconi_paper;
+  const bool of_paper =
+      out.policy.name == PolicyName::lru || out.policy.name == PolicyName::marconi_paper;
   const bool paper = policy.admission == config::Admission::paper ||
                      (policy.admission == config::Admission::automatic && of_paper);
   out.policy.admission = paper ? Admission::paper : Admission::marconi;
@@ -211,14 +219,18 @@ Result<std::vector<Tenant>> tenants_of(const config::Settings& settings) {
     tenant.quota = from.quota;
     for (const Tenant& other : out) {
       if (trust_domain_number(other.name) == trust_domain_number(name))
-        return fail(Errc::invalid_argument, fmt::format("tenants {} and {}: rows could not tell these names apart", other.name, name));
+        return fail(
+            Errc::invalid_argument,
+            fmt::format(
+                "tenants {} and {}: rows could not tell these names apart", other.name, name));
     }
     out.push_back(std::move(tenant));
   }
   return out;
 }
 
-/// A file system that is full or has gone read-only: it may come back, and is no mistake in a setting.
+/// A file system that is full or has gone read-only: it may come back, and is no mistake in a
+/// setting.
 bool cannot_write(const Error& error) {
   const bool read_only = error.message().find("Read-only file system") != std::string::npos;
   return error.code == Errc::no_space || error.os == EROFS || (error.code == Errc::io && read_only);
@@ -274,7 +286,8 @@ class Assembly::Parts {
   std::uint32_t cores = usable_cores();
   std::unique_ptr<Bell> bell;
   Inherited inherited;
-  std::optional<HostTable> table;  ///< where a service manager keeps it, and the arena, for the next
+  /// where a service manager keeps it, and the arena, for the next
+  std::optional<HostTable> table;
   bool adopted = false;
   std::vector<Tenant> tenants;
   std::vector<RegionOptions> host_plan;
@@ -349,9 +362,12 @@ Result<> Assembly::Parts::plan_host(const ArenaOptions& options) {
   const std::uint64_t whole = round_up(options.bytes, Arena::kHugePage);
   const std::uint64_t part = round_down(whole / domains.size(), Arena::kHugePage);
   if (part == 0)
-    return fail(Errc::no_space, fmt::format("host.capacity is too small for {} trust domains", domains.size()));
+    return fail(Errc::no_space,
+                fmt::format("host.capacity is too small for {} trust domains", domains.size()));
   if (domains.size() > 1 && settings.device.capacity != 0) {
-    return fail(Errc::unsupported, "a device tier has one memory for all: it cannot be had with several trust domains");
+    return fail(
+        Errc::unsupported,
+        "a device tier has one memory for all: it cannot be had with several trust domains");
   }
   host_layout = 1469598103934665603ULL;
   for (const std::uint32_t domain : domains) {
@@ -362,7 +378,8 @@ Result<> Assembly::Parts::plan_host(const ArenaOptions& options) {
   if (domains.size() == 1) return {};
   // Side by side, so that the tier is one range of addresses to whoever moves its bytes.
   const std::uint64_t reserved = part * domains.size() + Arena::kHugePage;
-  void* const area = ::mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const area =
+      ::mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (area == MAP_FAILED) return fail_errno("reserving addresses for the host tier");
   host_range = Mapping(area, reserved);
   return {};
@@ -370,13 +387,14 @@ Result<> Assembly::Parts::plan_host(const ArenaOptions& options) {
 
 std::byte* Assembly::Parts::address_of(std::size_t index) const {
   if (host_plan.size() == 1) return nullptr;
-  const std::uint64_t at = round_up(reinterpret_cast<std::uintptr_t>(host_range.data()), Arena::kHugePage) -
-                           reinterpret_cast<std::uintptr_t>(host_range.data());
+  const std::uint64_t at =
+      round_up(reinterpret_cast<std::uintptr_t>(host_range.data()), Arena::kHugePage) -
+      reinterpret_cast<std::uintptr_t>(host_range.data());
   return host_range.data() + at + index * host_plan.front().bytes;
 }
 
-/// The arenas and their table that an earlier daemon left with the service manager. False: not all of
-/// them are there, or they are of other settings.
+/// The arenas and their table that an earlier daemon left with the service manager. False: not all
+/// of them are there, or they are of other settings.
 bool Assembly::Parts::adopt_host(ArenaOptions options, const std::vector<std::string>& names) {
   UniqueFd table_fd = inherited.take(kTableName);
   std::vector<UniqueFd> fds;
@@ -451,9 +469,10 @@ Result<> Assembly::Parts::make_drives(std::vector<Disk*>& seams) {
                                    std::move(options));
   if (!opened && cannot_write(opened.error())) {
     // Engines are better served by memory alone than not at all; what is on the drives stays there.
-    log::error("{}: nothing can be kept on NVMe until the next start; the daemon goes on with memory "
-               "alone",
-               opened.error().message());
+    log::error(
+        "{}: nothing can be kept on NVMe until the next start; the daemon goes on with memory "
+        "alone",
+        opened.error().message());
     return {};
   }
   if (!opened) return tl::unexpected<Error>(std::move(opened.error()));
@@ -500,7 +519,8 @@ Result<> Assembly::Parts::make_conductor(CacheSeams seams) {
   options.host_bytes = memories.front().bytes;
   options.regions = host_plan;
   for (const Tenant& tenant : tenants)
-    options.tenants.push_back({tenant.trust_domain, tenant.quota, trust_domain_number(tenant.name)});
+    options.tenants.push_back(
+        {tenant.trust_domain, tenant.quota, trust_domain_number(tenant.name)});
   options.tenants.emplace_back();  // default
   options.device_bytes = device ? device->bytes() : 0;
   options.slot_base = static_cast<std::uint32_t>(epoch);
@@ -520,8 +540,8 @@ Result<> Assembly::Parts::make_conductor(CacheSeams seams) {
     return {};
   }
   SC_TRY(cache.recover_begin(clock.now(), wall_seconds()));
-  // The rest of a large catalog comes in while requests are served (design.md 8); a small one is there
-  // before the first of them, which would find nothing otherwise.
+  // The rest of a large catalog comes in while requests are served (design.md 8); a small one is
+  // there before the first of them, which would find nothing otherwise.
   const Instant until = clock.now() + kLoadAlone;
   while (cache.recovering() && clock.now() < until) {
     if (cache.step(clock.now()) == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -540,13 +560,15 @@ Result<> Assembly::Parts::bench_nvme(const NvmeBenchWish& wish, NvmeBenchRunner:
   options.block = wish.block;
   options.file_bytes = wish.file_bytes;
   options.pairs = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(wish.pairs, 1, 10'000));
-  options.demand_reads = static_cast<std::uint32_t>(std::min<std::uint64_t>(wish.demand_reads, 1'000'000));
+  options.demand_reads =
+      static_cast<std::uint32_t>(std::min<std::uint64_t>(wish.demand_reads, 1'000'000));
   options.disk = disk_options(settings);
   options.direct = direct_of(settings.nvme.direct);
   options.huge_pages = huge_pages_of(settings.host.huge_pages);
   return bench.start(std::move(options), [this, done](Result<std::string> report) {
     // Not taken: the daemon is stopping, and so is whoever asked.
-    static_cast<void>(conductor->post([done, report = std::move(report)](Conductor&) { done(report); }));
+    static_cast<void>(
+        conductor->post([done, report = std::move(report)](Conductor&) { done(report); }));
   });
 }
 
@@ -660,7 +682,8 @@ void Assembly::stop() {
 
 std::string Assembly::summary() const {
   const config::Settings& s = parts_->settings;
-  std::string out = fmt::format("{}, host {}", s.socket_path(), format_size(parts_->memories.front().bytes));
+  std::string out =
+      fmt::format("{}, host {}", s.socket_path(), format_size(parts_->memories.front().bytes));
   if (parts_->device)
     out += fmt::format(", device {} (emulated)", format_size(parts_->device->bytes()));
   for (const auto& disk : parts_->disks)

@@ -30,8 +30,8 @@ struct DriveNumbers {
 /// transfer fails.
 [[nodiscard]] std::unique_ptr<Disk> make_gone_disk();
 
-/// The catalog as the Cache sees it: load_some() leaves out rows of drives that have changed, deletes
-/// them durably, then records the drives. Everything else goes straight through.
+/// The catalog as the Cache sees it: load_some() leaves out rows of drives that have changed,
+/// deletes them durably, then records the drives. Everything else goes straight through.
 class NumberedCatalog final : public Catalog {
  public:
   NumberedCatalog(RocksCatalog& inner, DriveNumbers numbers)
@@ -46,9 +46,8 @@ class NumberedCatalog final : public Catalog {
     return inner_.load_begin(row);
   }
 
-  [[nodiscard]] Result<bool> load_some(
-      std::size_t most,
-      const std::function<void(CatalogRow&&)>& row) override;
+  [[nodiscard]] Result<bool> load_some(std::size_t most,
+                                       const std::function<void(CatalogRow&&)>& row) override;
 
   [[nodiscard]] CatalogStats stats() const override { return inner_.stats(); }
 

@@ -149,12 +149,15 @@ class Bench {
   Pass hash();
   [[nodiscard]] unsigned depth(std::uint64_t limit) const;
   Result<> demand();
-  Result<> demand_reads(std::uint32_t count, double write_bytes_per_second, std::vector<double>& us);
+  Result<> demand_reads(std::uint32_t count,
+                        double write_bytes_per_second,
+                        std::vector<double>& us);
   Result<> step(std::size_t& blocks_done);
   Result<> sync();
   void submit_block(DiskKind kind, std::uint64_t number, std::uint64_t slot);
   void submit_sum(std::uint64_t number, std::uint64_t slot);
   void written_part(std::uint64_t slot, std::size_t& blocks_done);
+
   void shuffle() {
     for (std::size_t i = offsets_.size(); i > 1; --i)
       std::swap(offsets_[i - 1], offsets_[random_.below(i)]);
@@ -233,7 +236,8 @@ Result<> Bench::prepare() {
   direct_ = drive.direct;
   fd_.reset(::dup(drive.fd.get()));
   if (!fd_) return fail_errno("duplicating a descriptor");
-  SC_ASSIGN(disk_, make_disk(std::move(drive), memories_, options_.disk, [this] { signal_.ring(); }));
+  SC_ASSIGN(disk_,
+            make_disk(std::move(drive), memories_, options_.disk, [this] { signal_.ring(); }));
   copier_ = std::make_unique<CopyThread>(memories_, [this] { signal_.ring(); });
   for (std::uint64_t i = 0; i < blocks; ++i) {
     offsets_.push_back(i * block);
@@ -266,9 +270,8 @@ void Bench::submit_block(DiskKind kind, std::uint64_t number, std::uint64_t slot
     op.tag = slot;
     op.kind = kind;
     op.klass = kind == DiskKind::read ? DiskClass::demand : DiskClass::write_behind;
-    op.pieces = {{number * options_.block + at,
-                  {0, memory + at},
-                  std::min(kOpBytes, options_.block - at)}};
+    op.pieces = {
+        {number * options_.block + at, {0, memory + at}, std::min(kOpBytes, options_.block - at)}};
     ++flight.parts;
     backlog_.push_back(std::move(op));
   }
@@ -439,7 +442,8 @@ Result<> Bench::demand_reads(std::uint32_t count, double rate, std::vector<doubl
   for (std::uint32_t i = 0; i < count; ++i) {
     DiskOp read;
     read.tag = kReadTag;
-    read.pieces = {{random_.below(file / kDemandBytes) * kDemandBytes, {0, target(0)}, kDemandBytes}};
+    read.pieces = {
+        {random_.below(file / kDemandBytes) * kDemandBytes, {0, target(0)}, kDemandBytes}};
     const Instant asked = clock_.now();
     if (!disk_->submit(read)) return fail(Errc::internal, "the bench's queue is full");
     for (bool there = false; !there;) {
@@ -530,9 +534,8 @@ std::string Bench::report() {
            static_cast<double>(background_bytes_) / background_s_ * 1e-9);
   }
   const DiskStats stats = disk_->stats();
-  out += fmt::format(",\"read_limit_bytes\":{},\"write_limit_bytes\":{}",
-                     stats.read_limit,
-                     stats.write_limit);
+  out += fmt::format(
+      ",\"read_limit_bytes\":{},\"write_limit_bytes\":{}", stats.read_limit, stats.write_limit);
   out += fmt::format(
       ",\"size\":{},\"read_depth\":{},\"write_depth\":{},\"pairs\":{},\"file_bytes\":{},"
       "\"engine\":\"{}\",\"direct\":{},\"huge_page_share\":{:.2f}}}",

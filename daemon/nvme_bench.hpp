@@ -5,8 +5,8 @@
 // It works on a file of its own in a folder `bench` below the drive, filled once and removed at the
 // end, and on an arena of its own: nothing that is cached is touched. Rounds alternate between ours
 // and bare, each pass in the same random order, and ratios are medians over the pairs. Reading
-// counts a block when its XXH3-128 has been checked; writing hashes each block while it is written and
-// ends with one fdatasync, as write-behind does. CPU seconds are the whole process's.
+// counts a block when its XXH3-128 has been checked; writing hashes each block while it is written
+// and ends with one fdatasync, as write-behind does. CPU seconds are the whole process's.
 
 #include "base/result.hpp"
 #include "tiers/host/arena.hpp"
@@ -22,11 +22,11 @@
 namespace statecached {
 
 struct NvmeBenchOptions {
-  std::string drive;                ///< the folder of the drive path
-  std::uint64_t block = 0;          ///< 4 KiB to 64 MiB, a multiple of 4 KiB
-  std::uint64_t file_bytes = 0;     ///< also what one pass moves
-  std::uint32_t pairs = 0;          ///< at least 1
-  std::uint32_t demand_reads = 0;   ///< of 256 KiB, half of them beside write-behind; 0: none
+  std::string drive;               ///< the folder of the drive path
+  std::uint64_t block = 0;         ///< 4 KiB to 64 MiB, a multiple of 4 KiB
+  std::uint64_t file_bytes = 0;    ///< also what one pass moves
+  std::uint32_t pairs = 0;         ///< at least 1
+  std::uint32_t demand_reads = 0;  ///< of 256 KiB, half of them beside write-behind; 0: none
   DiskOptions disk;
   DirectIo direct = DirectIo::automatic;
   HugePages huge_pages = HugePages::automatic;

@@ -94,7 +94,8 @@ Wear::Wear(std::vector<WornDrive> drives, std::string state_dir, WriteBudget* bu
   accounts_ = process_bytes_written().has_value();
   if (!accounts_ && budget_ != nullptr) {
     log::warn(
-        "this kernel keeps no accounts of what a process writes: the write budget counts data only, "
+        "this kernel keeps no accounts of what a process writes: the write budget counts data "
+        "only, "
         "not the catalog");
   }
   measure();

@@ -1,7 +1,7 @@
 #pragma once
-// What the daemon has written: the process's total from the kernel's accounts (/proc/self/io), which
-// the write budget is charged with, and each drive's total over its lifetime, which is kept in its
-// folder. One thread of its own; figures for any thread.
+// What the daemon has written: the process's total from the kernel's accounts (/proc/self/io),
+// which the write budget is charged with, and each drive's total over its lifetime, which is kept
+// in its folder. One thread of its own; figures for any thread.
 
 #include "base/result.hpp"
 #include "daemon/cache/write_budget.hpp"

@@ -24,8 +24,9 @@ bool has_avx2() noexcept {
   return has;
 }
 
-/// Whole lines only; `to` and `kept` on 32-byte boundaries. Each source byte is loaded once and stored
-/// twice: past the cache to its destination, and into `kept`, which stays in the cache for the hash.
+/// Whole lines only; `to` and `kept` on 32-byte boundaries. Each source byte is loaded once and
+/// stored twice: past the cache to its destination, and into `kept`, which stays in the cache for
+/// the hash.
 __attribute__((target("avx2"))) void stream_and_keep(std::byte* to,
                                                      std::byte* kept,
                                                      const std::byte* from,

@@ -1,8 +1,9 @@
 #pragma once
-// Copies bytes and computes their XXH3-128 in the same pass. Each source byte is read exactly once, so
-// that what was hashed is what was written, whatever somebody else does to the source meanwhile.
+// Copies bytes and computes their XXH3-128 in the same pass. Each source byte is read exactly once,
+// so that what was hashed is what was written, whatever somebody else does to the source meanwhile.
 //
-// Threads: an object belongs to one thread at a time. Memory: all of it at construction, none later.
+// Threads: an object belongs to one thread at a time. Memory: all of it at construction, none
+// later.
 
 #include "base/units.hpp"
 
@@ -29,8 +30,8 @@ class FusedCopy {
   FusedCopy(const FusedCopy&) = delete;
   FusedCopy& operator=(const FusedCopy&) = delete;
 
-  /// A new payload. `bytes` of it will come: from kStreamFrom (base/copy.hpp) on they are written with
-  /// stores that leave the cache to the engines, where the CPU has them.
+  /// A new payload. `bytes` of it will come: from kStreamFrom (base/copy.hpp) on they are written
+  /// with stores that leave the cache to the engines, where the CPU has them.
   void start(std::uint64_t seed, std::size_t bytes) noexcept;
   /// The next part. The ranges must not overlap.
   void add(std::byte* to, const std::byte* from, std::size_t bytes) noexcept;
@@ -43,8 +44,9 @@ class FusedCopy {
   bool streaming_ = false;
 };
 
-/// The ceiling that FusedCopy is measured against: the plain loop, which copies a piece and then hashes
-/// the *source* of that piece while the cache still has it. Cheaper by nothing but the safety.
+/// The ceiling that FusedCopy is measured against: the plain loop, which copies a piece and then
+/// hashes the *source* of that piece while the cache still has it. Cheaper by nothing but the
+/// safety.
 [[nodiscard]] Hash128 bare_fused_copy(std::byte* to,
                                       const std::byte* from,
                                       std::size_t bytes,

@@ -23,7 +23,8 @@ void S3Fifo::put(const Candidate& candidate, Instant now) {
     entry.main = ghost_.contains(candidate.content);
     entry.hits = candidate.hits;
   } else if (candidate.hits > entry.hits) {
-    entry.count = static_cast<std::uint8_t>(std::min<std::uint32_t>(kCountMax, entry.count + (candidate.hits - entry.hits)));
+    entry.count = static_cast<std::uint8_t>(
+        std::min<std::uint32_t>(kCountMax, entry.count + (candidate.hits - entry.hits)));
     entry.hits = candidate.hits;
   }
   entry.bytes = candidate.bytes;
@@ -66,7 +67,8 @@ NodeIx S3Fifo::best(Lane lane, Instant now) {
   auto& [small, main] = queues_[static_cast<std::size_t>(lane)];
   const auto& [small_bytes, main_bytes] = bytes_[static_cast<std::size_t>(lane)];
   while (!small.empty() || !main.empty()) {
-    const bool from_small = main.empty() || (!small.empty() && small_bytes * kSmallShare >= small_bytes + main_bytes);
+    const bool from_small =
+        main.empty() || (!small.empty() && small_bytes * kSmallShare >= small_bytes + main_bytes);
     const NodeIx node = (from_small ? small : main).begin()->second;
     Entry& entry = entries_[node];
     if (entry.count == 0) {

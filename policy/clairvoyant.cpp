@@ -13,7 +13,9 @@ void Future::add(std::span<const Token> tokens, std::uint32_t prompt) {
     request.all = tree_.split(end);
     request.prompt = request.all;
     // The node that was split keeps its name and its end; the one above it is new.
-    if (prompt < tokens.size()) request.prompt = prompt == 0 ? root_ : tree_.split({tree_.node_at(request.all, prompt), prompt});
+    if (prompt < tokens.size())
+      request.prompt =
+          prompt == 0 ? root_ : tree_.split({tree_.node_at(request.all, prompt), prompt});
   }
   requests_.push_back(request);
 }
@@ -21,19 +23,24 @@ void Future::add(std::span<const Token> tokens, std::uint32_t prompt) {
 void Future::seal() {
   uses_.assign(tree_.node_slots(), {});
   for (std::size_t i = 0; i < requests_.size(); ++i) {
-    for (NodeIx n = requests_[i].prompt; n != kNil; n = tree_.node(n).parent) uses_[n].push_back(static_cast<std::uint32_t>(i));
+    for (NodeIx n = requests_[i].prompt; n != kNil; n = tree_.node(n).parent)
+      uses_[n].push_back(static_cast<std::uint32_t>(i));
   }
 }
 
 void Future::start(std::uint64_t request) {
   now_ = request;
   path_.clear();
-  for (NodeIx n = requests_.at(request).all; n != kNil; n = tree_.node(n).parent) path_.push_back(n);
+  for (NodeIx n = requests_.at(request).all; n != kNil; n = tree_.node(n).parent)
+    path_.push_back(n);
   std::reverse(path_.begin(), path_.end());
 }
 
 NodeIx Future::place(std::uint32_t depth) const {
-  const auto it = std::lower_bound(path_.begin(), path_.end(), depth, [&](NodeIx n, std::uint32_t at) { return tree_.node(n).end < at; });
+  const auto it =
+      std::lower_bound(path_.begin(), path_.end(), depth, [&](NodeIx n, std::uint32_t at) {
+        return tree_.node(n).end < at;
+      });
   return it == path_.end() ? kNil : *it;
 }
 
@@ -45,7 +52,8 @@ std::uint64_t Future::next_use(NodeIx place, NodeIx but_not) const {
   const auto& others = uses_[but_not];
   auto other = std::upper_bound(others.begin(), others.end(), now_);
   for (; it != all.end(); ++it) {
-    while (other != others.end() && *other < *it) ++other;
+    while (other != others.end() && *other < *it)
+      ++other;
     if (other == others.end() || *other != *it) return *it;
   }
   return kNever;
@@ -57,7 +65,8 @@ std::vector<std::uint32_t> Future::partings(std::uint32_t limit, std::uint32_t g
     const std::uint32_t end = tree_.node(path_[i]).end;
     if (end > limit) break;
     const NodeIx next = i + 1 < path_.size() ? path_[i + 1] : kNil;
-    const bool parts = next == kNil ? next_use(path_[i], kNil) != kNever : next_use(path_[i], next) != kNever;
+    const bool parts =
+        next == kNil ? next_use(path_[i], kNil) != kNever : next_use(path_[i], next) != kNever;
     const std::uint32_t at = end - end % grid;
     if (parts && at > 0 && (out.empty() || out.back() != at)) out.push_back(at);
   }
@@ -75,7 +84,9 @@ void Clairvoyant::locate(NodeIx node) {
   entry.place = future_.place(known.end);
 }
 
-void Clairvoyant::passed(NodeIx node) { locate(node); }
+void Clairvoyant::passed(NodeIx node) {
+  locate(node);
+}
 
 /// A checkpoint above another is used only by those who part between them.
 std::uint64_t Clairvoyant::next_use(NodeIx ix) const {
@@ -119,7 +130,9 @@ NodeIx Clairvoyant::best(Lane lane, Instant now) {
   for (const NodeIx node : queues_[static_cast<std::size_t>(lane)]) {
     Entry& entry = entries_[node];
     if (entry.next != Future::kNever && entry.next <= future_.now()) entry.next = next_use(node);
-    const double value = entry.next == Future::kNever ? 0 : entry.efficiency / static_cast<double>(entry.next - future_.now());
+    const double value = entry.next == Future::kNever
+                             ? 0
+                             : entry.efficiency / static_cast<double>(entry.next - future_.now());
     if (choice != kNil && value >= least) continue;
     choice = node;
     least = value;

@@ -1,14 +1,16 @@
 #pragma once
 // What a cache that knows the rest of the trace would do: for simulations alone.
 //
-// Future is filled with every sequence of the trace (first pass); in the second pass the simulator says which
-// request is on, and the policy knows for every segment the next request that would resume there. The victim is the
-// least (seconds saved) / (bytes x requests until then), 0 for what is never resumed from again; checkpoints
-// are wished for exactly where a later request parts from this one.
+// Future is filled with every sequence of the trace (first pass); in the second pass the simulator
+// says which request is on, and the policy knows for every segment the next request that would
+// resume there. The victim is the least (seconds saved) / (bytes x requests until then), 0 for what
+// is never resumed from again; checkpoints are wished for exactly where a later request parts from
+// this one.
 //
-// What it bounds: any policy of this cache that gives up whole segments and cannot see the future should stay
-// below it. It is no proof of an optimum: with segments of different sizes that hang on each other the best
-// choice is not found by any greedy rule, so a policy may beat it by a little in a single case.
+// What it bounds: any policy of this cache that gives up whole segments and cannot see the future
+// should stay below it. It is no proof of an optimum: with segments of different sizes that hang on
+// each other the best choice is not found by any greedy rule, so a policy may beat it by a little
+// in a single case.
 
 #include "policy/eviction.hpp"
 
@@ -29,7 +31,9 @@ class Future {
   void start(std::uint64_t request);
 
   static constexpr std::uint64_t kNever = UINT64_MAX;
+
   [[nodiscard]] std::uint64_t now() const noexcept { return now_; }
+
   /// Names the point `depth` tokens into the current request's sequence; kNil beyond it.
   [[nodiscard]] NodeIx place(std::uint32_t depth) const;
   /// The next request whose prompt goes through `place` and not through `but_not` (kNil: none).
@@ -39,9 +43,10 @@ class Future {
 
  private:
   struct Request {
-    NodeIx prompt = kNil;   ///< node that ends where the prompt ends
+    NodeIx prompt = kNil;  ///< node that ends where the prompt ends
     NodeIx all = kNil;
   };
+
   Index tree_;
   NodeIx root_ = kNil;
   std::vector<Request> requests_;
@@ -55,25 +60,33 @@ class Clairvoyant final : public EvictionPolicy {
   explicit Clairvoyant(const Future& future) : future_(future) {}
 
   void sees(const Index& index) override { index_ = &index; }
+
   void passed(NodeIx node) override;
   void put(const Candidate& candidate, Instant now) override;
   void erase(NodeIx node) override;
+
   [[nodiscard]] bool contains(NodeIx node) const noexcept override {
     return node < entries_.size() && entries_[node].present;
   }
-  [[nodiscard]] std::uint64_t bytes(Lane lane) const noexcept override { return bytes_[static_cast<std::size_t>(lane)]; }
+
+  [[nodiscard]] std::uint64_t bytes(Lane lane) const noexcept override {
+    return bytes_[static_cast<std::size_t>(lane)];
+  }
+
   [[nodiscard]] NodeIx best(Lane lane, Instant now) override;
 
  private:
   struct Entry {
     std::uint64_t serial = 0;
-    NodeIx place = kNil;          ///< in the future's tree
+    NodeIx place = kNil;  ///< in the future's tree
     double efficiency = 0;
     std::uint64_t bytes = 0;
-    std::uint64_t next = 0;       ///< the request that resumes here next, as far as known; looked up again when past
+    /// the request that resumes here next, as far as known; looked up again when past
+    std::uint64_t next = 0;
     std::uint8_t lane = 0;
     bool present = false;
   };
+
   void locate(NodeIx node);
   [[nodiscard]] std::uint64_t next_use(NodeIx node) const;
 

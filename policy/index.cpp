@@ -1,10 +1,10 @@
 #include "policy/index.hpp"
 
 #include <boost/container/small_vector.hpp>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <bit>
-#include <fmt/format.h>
 
 namespace statecached {
 namespace {
@@ -17,15 +17,21 @@ constexpr std::uint64_t kNodeTokens = 128;
 std::uint32_t common_tokens(const Token* a, const Token* b, std::uint32_t n) noexcept {
   std::uint32_t i = 0;
   constexpr std::uint32_t kPages = 1024;  // agreement is long or short, seldom in between
-  while (i + kPages <= n && std::memcmp(a + i, b + i, kPages * sizeof(Token)) == 0) i += kPages;
+  while (i + kPages <= n && std::memcmp(a + i, b + i, kPages * sizeof(Token)) == 0)
+    i += kPages;
   constexpr std::uint32_t kChunk = 64;
-  while (i + kChunk <= n && std::memcmp(a + i, b + i, kChunk * sizeof(Token)) == 0) i += kChunk;
-  while (i < n && a[i] == b[i]) ++i;
+  while (i + kChunk <= n && std::memcmp(a + i, b + i, kChunk * sizeof(Token)) == 0)
+    i += kChunk;
+  while (i < n && a[i] == b[i])
+    ++i;
   return i;
 }
 
 /// First position in [from, to) where the marks that begin there differ; `to` when none does.
-std::uint32_t common_marks(std::span<const Mark> a, std::span<const Mark> b, std::uint32_t from, std::uint32_t to) {
+std::uint32_t common_marks(std::span<const Mark> a,
+                           std::span<const Mark> b,
+                           std::uint32_t from,
+                           std::uint32_t to) {
   const auto begins = [](const Mark& mark, std::uint32_t at) { return mark.at < at; };
   auto i = std::lower_bound(a.begin(), a.end(), from, begins);
   auto j = std::lower_bound(b.begin(), b.end(), from, begins);
@@ -102,11 +108,14 @@ void Index::unlink(NodeIx ix) {
     return;
   }
   NodeIx before = slot->second;
-  while (nodes_[before].alike != ix) before = nodes_[before].alike;
+  while (nodes_[before].alike != ix)
+    before = nodes_[before].alike;
   nodes_[before].alike = node.alike;
 }
 
-std::uint32_t Index::agreement(const Node& node, std::uint32_t from, const Sequence& sequence) const {
+std::uint32_t Index::agreement(const Node& node,
+                               std::uint32_t from,
+                               const Sequence& sequence) const {
   const std::uint32_t to = std::min(node.end, sequence.end());
   if (to <= from) return from;
   const SymbolShape& shape = node.shape;
@@ -117,7 +126,10 @@ std::uint32_t Index::agreement(const Node& node, std::uint32_t from, const Seque
   return common_marks(node.marks, sequence.marks, from, same);
 }
 
-NodeIx Index::child(NodeIx parent, std::uint32_t at, const Sequence& sequence, std::uint32_t& agree) const {
+NodeIx Index::child(NodeIx parent,
+                    std::uint32_t at,
+                    const Sequence& sequence,
+                    std::uint32_t& agree) const {
   const auto slot = edges_.find(edge_key(parent, *sequence.at(at)));
   if (slot == edges_.end()) return kNil;
   for (NodeIx ix = slot->second; ix != kNil; ix = nodes_[ix].alike) {
@@ -174,7 +186,8 @@ Position Index::grow(Position from, const Sequence& sequence, Instant now) {
   const Position here = match(from, sequence);
   if (here.at >= sequence.end()) return here;
   Node& node = nodes_[here.node];
-  const bool open = here.at == node.end && node.parent != kNil && node.first_child == kNil && node.references == 0 && !node.chain &&
+  const bool open = here.at == node.end && node.parent != kNil && node.first_child == kNil &&
+                    node.references == 0 && !node.chain &&
                     (node.objects.empty() || objects_[node.objects.back()].need != Need::end);
   if (!open) return insert(here, sequence, now);
   const std::uint32_t had = node.end - node.start;
@@ -220,12 +233,14 @@ NodeIx Index::split(Position position) {
   lower.symbols_offset += (position.at - lower.start) / lower.shape.tokens * lower.shape.words;
   lower.start = position.at;
   lower.parent = upper_ix;
-  const auto mark_cut = std::find_if(lower.marks.begin(), lower.marks.end(),
-                                     [&](const Mark& mark) { return mark.at >= position.at; });
+  const auto mark_cut = std::find_if(lower.marks.begin(), lower.marks.end(), [&](const Mark& mark) {
+    return mark.at >= position.at;
+  });
   upper.marks.assign(lower.marks.begin(), mark_cut);
   lower.marks.erase(lower.marks.begin(), mark_cut);
-  const auto cut = std::find_if(lower.objects.begin(), lower.objects.end(),
-                                [&](ObjectIx ix) { return objects_[ix].end > position.at; });
+  const auto cut = std::find_if(lower.objects.begin(), lower.objects.end(), [&](ObjectIx ix) {
+    return objects_[ix].end > position.at;
+  });
   upper.objects.assign(lower.objects.begin(), cut);
   lower.objects.erase(lower.objects.begin(), cut);
   for (ObjectIx ix : upper.objects) {
@@ -249,7 +264,8 @@ NodeIx Index::split(Position position) {
 }
 
 NodeIx Index::node_at(NodeIx ix, std::uint32_t at) const {
-  while (nodes_[ix].parent != kNil && nodes_[ix].start >= at) ix = nodes_[ix].parent;
+  while (nodes_[ix].parent != kNil && nodes_[ix].start >= at)
+    ix = nodes_[ix].parent;
   return ix;
 }
 
@@ -263,7 +279,8 @@ void Index::unreference(NodeIx ix) {
 void Index::keep_in_mind(NodeIx ix) {
   Node& node = nodes_[ix];
   // Runs of keys may move (graft), and a root that floats waits until nothing hangs on it.
-  if (remember_tokens_ == 0 || node.remembered != 0 || node.parent == kNil || node.shape.scope != 0) return;
+  if (remember_tokens_ == 0 || node.remembered != 0 || node.parent == kNil || node.shape.scope != 0)
+    return;
   node.remembered = next_remembered_++;
   remembered_tokens_ += kNodeTokens + (node.end - node.start);
   remembered_.emplace_back(ix, node.remembered);
@@ -319,9 +336,11 @@ ObjectIx Index::add_object(NodeIx node_ix, const Object& prototype) {
   object.dependents = {};
   Node& node = nodes_[node_ix];
   SC_ASSERT(object.end <= node.end && (object.end > node.start));
-  const auto place = std::upper_bound(node.objects.begin(), node.objects.end(), ix, [&](ObjectIx a, ObjectIx b) {
-    return std::pair{objects_[a].end, objects_[a].first} < std::pair{objects_[b].end, objects_[b].first};
-  });
+  const auto place =
+      std::upper_bound(node.objects.begin(), node.objects.end(), ix, [&](ObjectIx a, ObjectIx b) {
+        return std::pair{objects_[a].end, objects_[a].first} <
+               std::pair{objects_[b].end, objects_[b].first};
+      });
   node.objects.insert(place, ix);
   if (node.remembered != 0) {
     node.remembered = 0;
@@ -358,7 +377,8 @@ void Index::shorten(ObjectIx ix, std::uint32_t end) {
   object.full = false;
   auto& list = nodes_[target].objects;
   const auto place = std::upper_bound(list.begin(), list.end(), ix, [&](ObjectIx a, ObjectIx b) {
-    return std::pair{objects_[a].end, objects_[a].first} < std::pair{objects_[b].end, objects_[b].first};
+    return std::pair{objects_[a].end, objects_[a].first} <
+           std::pair{objects_[b].end, objects_[b].first};
   });
   list.insert(place, ix);
 }
@@ -396,15 +416,22 @@ bool Index::may_leave(const Object& object, Tier tier) const noexcept {
 }
 
 std::size_t Index::first_ending(const Node& node, std::uint32_t end) const noexcept {
-  const auto it = std::lower_bound(node.objects.begin(), node.objects.end(), end,
-                                   [&](ObjectIx ix, std::uint32_t value) { return objects_[ix].end < value; });
+  const auto it = std::lower_bound(
+      node.objects.begin(), node.objects.end(), end, [&](ObjectIx ix, std::uint32_t value) {
+        return objects_[ix].end < value;
+      });
   return static_cast<std::size_t>(it - node.objects.begin());
 }
 
-ObjectIx Index::find(NodeIx node, std::uint16_t group, std::uint32_t first, std::uint32_t end) const {
+ObjectIx Index::find(NodeIx node,
+                     std::uint16_t group,
+                     std::uint32_t first,
+                     std::uint32_t end) const {
   const Node& home = nodes_[node_at(node, end)];
-  auto it = std::lower_bound(home.objects.begin(), home.objects.end(), end,
-                             [&](ObjectIx ix, std::uint32_t value) { return objects_[ix].end < value; });
+  auto it = std::lower_bound(
+      home.objects.begin(), home.objects.end(), end, [&](ObjectIx ix, std::uint32_t value) {
+        return objects_[ix].end < value;
+      });
   for (; it != home.objects.end() && objects_[*it].end == end; ++it) {
     const Object& object = objects_[*it];
     if (object.group == group && object.first == first) return *it;
@@ -412,20 +439,30 @@ ObjectIx Index::find(NodeIx node, std::uint16_t group, std::uint32_t first, std:
   return kNil;
 }
 
-ObjectIx Index::find_cover(Position position, std::uint16_t group, std::uint32_t first, std::uint32_t to, std::uint32_t cell_end, ObjectIx except) const {
+ObjectIx Index::find_cover(Position position,
+                           std::uint16_t group,
+                           std::uint32_t first,
+                           std::uint32_t to,
+                           std::uint32_t cell_end,
+                           ObjectIx except) const {
   const NodeIx top = node_at(position.node, to);
   boost::container::small_vector<NodeIx, 16> stack{top};
   for (int visits = 0; !stack.empty() && visits < kCoverVisitsMax; ++visits) {
     const Node& here = nodes_[stack.back()];
     stack.pop_back();
-    auto it = std::lower_bound(here.objects.begin(), here.objects.end(), to,
-                               [&](ObjectIx ix, std::uint32_t value) { return objects_[ix].end < value; });
+    auto it = std::lower_bound(
+        here.objects.begin(), here.objects.end(), to, [&](ObjectIx ix, std::uint32_t value) {
+          return objects_[ix].end < value;
+        });
     for (; it != here.objects.end() && objects_[*it].end <= cell_end; ++it) {
       const Object& object = objects_[*it];
-      if (object.group == group && object.first == first && object.state == ObjectState::visible && *it != except) return *it;
+      if (object.group == group && object.first == first && object.state == ObjectState::visible &&
+          *it != except)
+        return *it;
     }
     if (here.end >= cell_end) continue;
-    for (NodeIx c = here.first_child; c != kNil; c = nodes_[c].next_sibling) stack.push_back(c);
+    for (NodeIx c = here.first_child; c != kNil; c = nodes_[c].next_sibling)
+      stack.push_back(c);
   }
   return kNil;
 }
@@ -444,12 +481,14 @@ std::string Index::check() const {
     for (ObjectIx parent : object.parents) {
       if (parent == kNil) continue;
       const Object& above = objects_[parent];
-      if (above.state == ObjectState::free || !above.full) return fmt::format("object {} hangs on nothing", ix);
+      if (above.state == ObjectState::free || !above.full)
+        return fmt::format("object {} hangs on nothing", ix);
       for (std::size_t t = 0; t < kTiers; ++t) {
         if (!object.in(t)) continue;
         ++dependents[parent][t];
         if (above.tiers == 0 || (t == index(Tier::nvme) && !above.in(Tier::nvme))) {
-          return fmt::format("object {} is in tier {} and its parent is nowhere it could be used from", ix, t);
+          return fmt::format(
+              "object {} is in tier {} and its parent is nowhere it could be used from", ix, t);
         }
       }
     }
@@ -465,11 +504,14 @@ std::string Index::check() const {
     if (!node.alive) continue;
     std::array<std::uint32_t, kTiers> in_tier{};
     for (ObjectIx o : node.objects) {
-      if (objects_[o].node != ix) return fmt::format("object {} is listed in a node that is not its own", o);
-      for (std::size_t t = 0; t < kTiers; ++t) in_tier[t] += objects_[o].in(t) ? 1U : 0U;
+      if (objects_[o].node != ix)
+        return fmt::format("object {} is listed in a node that is not its own", o);
+      for (std::size_t t = 0; t < kTiers; ++t)
+        in_tier[t] += objects_[o].in(t) ? 1U : 0U;
     }
     if (in_tier != node.in_tier) return fmt::format("node {} miscounts its tiers", ix);
-    if (node.parent != kNil && nodes_[node.parent].end != node.start) return fmt::format("node {} floats", ix);
+    if (node.parent != kNil && nodes_[node.parent].end != node.start)
+      return fmt::format("node {} floats", ix);
   }
   return check_pages();
 }

@@ -2,16 +2,19 @@
 
 #include "policy/index.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
-#include <fmt/format.h>
 
 namespace statecached {
 
 PageName Index::page_name(const SymbolShape& shape, const Token* words) noexcept {
   PageName out;
   out.scope = shape.scope;
-  std::memcpy(out.key.bytes.data(), words, std::min<std::size_t>(shape.words * sizeof(Token), out.key.bytes.size()));
+  std::memcpy(out.key.bytes.data(),
+              words,
+              std::min<std::size_t>(shape.words * sizeof(Token), out.key.bytes.size()));
   return out;
 }
 
@@ -20,7 +23,8 @@ void Index::register_pages(NodeIx ix) {
   for (std::uint32_t at = node.start; at < node.end; at += node.shape.tokens) {
     const Token* words = node.at(at);
     // A key that is there already was given two predecessors by its engine: the first one holds.
-    pages_.try_emplace(page_name(node.shape, words), PageAt{ix, static_cast<std::uint32_t>(words - node.symbols.get())});
+    pages_.try_emplace(page_name(node.shape, words),
+                       PageAt{ix, static_cast<std::uint32_t>(words - node.symbols.get())});
   }
 }
 
@@ -54,7 +58,10 @@ Position Index::find_after(const PageName& name) const {
   return it == waiting_.end() ? Position{} : Position{it->second, nodes_[it->second].end};
 }
 
-NodeIx Index::add_floating_root(std::uint32_t space, SymbolShape shape, std::uint32_t depth, const std::optional<Digest>& after) {
+NodeIx Index::add_floating_root(std::uint32_t space,
+                                SymbolShape shape,
+                                std::uint32_t depth,
+                                const std::optional<Digest>& after) {
   const NodeIx ix = new_node();
   Node& root = nodes_[ix];
   root.space = space;
@@ -77,7 +84,8 @@ void Index::forget_floating(NodeIx ix) {
 }
 
 NodeIx Index::root_of(NodeIx ix) const {
-  while (nodes_[ix].parent != kNil) ix = nodes_[ix].parent;
+  while (nodes_[ix].parent != kNil)
+    ix = nodes_[ix].parent;
   return ix;
 }
 
@@ -90,12 +98,13 @@ NodeIx Index::floating_head(const PageName& name) const {
   const auto it = pages_.find(name);
   if (it == pages_.end()) return kNil;
   const Node& node = nodes_[it->second.node];
-  if (page_position(node, it->second.word) != node.start || !nodes_[node.parent].floating) return kNil;
+  if (page_position(node, it->second.word) != node.start || !nodes_[node.parent].floating)
+    return kNil;
   return node.parent;
 }
 
-/// Moves all that hangs on a floating root below `here`. False: `here` lies in that very run, nothing hangs
-/// there, or it would become too deep.
+/// Moves all that hangs on a floating root below `here`. False: `here` lies in that very run,
+/// nothing hangs there, or it would become too deep.
 bool Index::graft(NodeIx root, Position here) {
   if (nodes_[root].first_child == kNil || root_of(here.node) == root) return false;
   std::uint32_t deepest = nodes_[root].end;
@@ -104,7 +113,8 @@ bool Index::graft(NodeIx root, Position here) {
     const Node& node = nodes_[looked_at.back()];
     looked_at.pop_back();
     deepest = std::max(deepest, node.end);
-    for (NodeIx child = node.first_child; child != kNil; child = nodes_[child].next_sibling) looked_at.push_back(child);
+    for (NodeIx child = node.first_child; child != kNil; child = nodes_[child].next_sibling)
+      looked_at.push_back(child);
   }
   if (here.at > kPositionMax - (deepest - nodes_[root].end)) return false;
   const NodeIx above = split(here);
@@ -126,7 +136,8 @@ bool Index::graft(NodeIx root, Position here) {
       objects_[o].first += shift;
       objects_[o].end += shift;
     }
-    for (NodeIx child = node.first_child; child != kNil; child = nodes_[child].next_sibling) stack.push_back(child);
+    for (NodeIx child = node.first_child; child != kNil; child = nodes_[child].next_sibling)
+      stack.push_back(child);
   }
   forget_floating(root);
   moved_.push_back({root, above, shift});
@@ -136,23 +147,29 @@ bool Index::graft(NodeIx root, Position here) {
 std::string Index::check_pages() const {
   for (const auto& [name, at] : pages_) {
     const Node& node = nodes_[at.node];
-    if (!node.alive || node.shape.scope != name.scope) return "a page is listed under a node that is not there";
+    if (!node.alive || node.shape.scope != name.scope)
+      return "a page is listed under a node that is not there";
     const std::uint32_t position = page_position(node, at.word);
-    if (position < node.start || position >= node.end) return fmt::format("a page is listed under node {}, which does not hold it", at.node);
-    if (page_name(node.shape, node.at(position)) != name) return fmt::format("node {} holds another page than the table says", at.node);
+    if (position < node.start || position >= node.end)
+      return fmt::format("a page is listed under node {}, which does not hold it", at.node);
+    if (page_name(node.shape, node.at(position)) != name)
+      return fmt::format("node {} holds another page than the table says", at.node);
   }
   for (NodeIx ix = 0; ix < nodes_.size(); ++ix) {
     const Node& node = nodes_[ix];
     if (!node.alive) continue;
-    if (node.floating != floating_.contains(ix) && node.first_child != kNil) return fmt::format("floating root {} is not listed", ix);
+    if (node.floating != floating_.contains(ix) && node.first_child != kNil)
+      return fmt::format("floating root {} is not listed", ix);
     if (node.shape.scope == 0 || node.parent == kNil) continue;
     for (std::uint32_t at = node.start; at < node.end; at += node.shape.tokens) {
-      if (!pages_.contains(page_name(node.shape, node.at(at)))) return fmt::format("a page of node {} is not listed", ix);
+      if (!pages_.contains(page_name(node.shape, node.at(at))))
+        return fmt::format("a page of node {} is not listed", ix);
     }
   }
   for (const auto& [name, root] : waiting_) {
     const auto it = floating_.find(root);
-    if (it == floating_.end() || it->second != name.key) return "a key is waited for by a root that is not there";
+    if (it == floating_.end() || it->second != name.key)
+      return "a key is waited for by a root that is not there";
   }
   return {};
 }

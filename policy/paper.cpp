@@ -10,7 +10,8 @@ void PaperScore::put(const Candidate& candidate, Instant now) {
   Entry& entry = entries_[candidate.node];
   const std::uint8_t number = candidate.held ? kHeld : static_cast<std::uint8_t>(candidate.lane);
   Queue& queue = lanes_[number];
-  if (entry.present && entry.queue == number && entry.used == candidate.used && entry.efficiency == candidate.efficiency) {
+  if (entry.present && entry.queue == number && entry.used == candidate.used &&
+      entry.efficiency == candidate.efficiency) {
     queue.bytes += candidate.bytes - entry.bytes;
     entry.bytes = candidate.bytes;
     return;
@@ -36,7 +37,9 @@ NodeIx PaperScore::best(Lane lane, Instant now) {
   static_cast<void>(now);
   const Queue& queue = lanes_[static_cast<std::size_t>(lane)];
   if (queue.by_use.empty()) return kNil;
-  const auto recency = [&](std::uint64_t used) { return 1.0 / static_cast<double>(std::max<std::uint64_t>(clock_ - std::min(clock_, used), 1)); };
+  const auto recency = [&](std::uint64_t used) {
+    return 1.0 / static_cast<double>(std::max<std::uint64_t>(clock_ - std::min(clock_, used), 1));
+  };
   double oldest = recency(queue.by_use.begin()->first);
   double newest = recency(queue.by_use.rbegin()->first);
   double least = queue.by_efficiency.begin()->first;
@@ -48,8 +51,12 @@ NodeIx PaperScore::best(Lane lane, Instant now) {
     most = std::max(most, held.by_efficiency.rbegin()->first);
   }
   // All equal: 1 for all, as the paper's code has it; a constant changes nothing.
-  const auto recency_term = [&](std::uint64_t used) { return newest > oldest ? (recency(used) - oldest) / (newest - oldest) : 1.0; };
-  const auto efficiency_term = [&](double value) { return alpha_ * (most > least ? (value - least) / (most - least) : 1.0); };
+  const auto recency_term = [&](std::uint64_t used) {
+    return newest > oldest ? (recency(used) - oldest) / (newest - oldest) : 1.0;
+  };
+  const auto efficiency_term = [&](double value) {
+    return alpha_ * (most > least ? (value - least) / (most - least) : 1.0);
+  };
 
   NodeIx choice = kNil;
   double score = 0;
@@ -58,7 +65,9 @@ NodeIx PaperScore::best(Lane lane, Instant now) {
     const Entry& entry = entries_[node];
     const double value = recency_term(entry.used) + efficiency_term(entry.efficiency);
     // Equal scores: the longer unused, then the one that is older in the tree.
-    if (choice != kNil && (value > score || (value == score && std::pair{entry.used, node} >= std::pair{used, choice}))) return;
+    if (choice != kNil && (value > score || (value == score && std::pair{entry.used, node} >=
+                                                                   std::pair{used, choice})))
+      return;
     choice = node;
     score = value;
     used = entry.used;

@@ -4,7 +4,12 @@
 
 namespace statecached {
 
-void ResumeScan::renew(const Index& index, std::span<const Group> groups, std::span<const NodeIx> path, Position position, std::span<const Mark> marks, std::uint32_t from) {
+void ResumeScan::renew(const Index& index,
+                       std::span<const Group> groups,
+                       std::span<const NodeIx> path,
+                       Position position,
+                       std::span<const Mark> marks,
+                       std::uint32_t from) {
   index_ = &index;
   groups_ = groups;
   marks_ = marks;
@@ -63,7 +68,9 @@ bool ResumeScan::inside_mark(std::uint32_t depth) const {
   });
 }
 
-bool ResumeScan::need_every(std::uint16_t group, std::uint32_t depth, std::vector<Cover>& out) const {
+bool ResumeScan::need_every(std::uint16_t group,
+                            std::uint32_t depth,
+                            std::vector<Cover>& out) const {
   const Track& track = tracks_[group];
   const std::uint32_t cell = groups_[group].block_tokens;
   for (std::size_t i = 0; i < track.blocks.size(); ++i) {
@@ -81,7 +88,8 @@ bool ResumeScan::need_every(std::uint16_t group, std::uint32_t depth, std::vecto
   const std::uint32_t first = depth / cell * cell;
   if (first == depth) return track.covered >= depth;
   if (track.covered < first) return false;
-  const ObjectIx other = index_->find_cover({index_->node_at(position_.node, depth), depth}, group, first, depth, first + cell);
+  const ObjectIx other = index_->find_cover(
+      {index_->node_at(position_.node, depth), depth}, group, first, depth, first + cell);
   if (other == kNil) return false;
   while (!out.empty() && index_->object(out.back().object).group == group &&
          index_->object(out.back().object).first == first) {
@@ -91,7 +99,9 @@ bool ResumeScan::need_every(std::uint16_t group, std::uint32_t depth, std::vecto
   return true;
 }
 
-bool ResumeScan::need_last(std::uint16_t group, std::uint32_t depth, std::vector<Cover>& out) const {
+bool ResumeScan::need_last(std::uint16_t group,
+                           std::uint32_t depth,
+                           std::vector<Cover>& out) const {
   const Group& shape = groups_[group];
   const std::uint32_t cell = shape.block_tokens;
   const std::uint32_t from = std::max(depth > shape.window ? depth - shape.window : 0, from_);
@@ -99,11 +109,12 @@ bool ResumeScan::need_last(std::uint16_t group, std::uint32_t depth, std::vector
   for (std::uint32_t first = from / cell * cell; first < depth; first += cell) {
     const std::uint32_t to = std::min(depth, first + cell);
     ObjectIx found = kNil;
-    const auto it = std::partition_point(blocks.begin(), blocks.end(),
-                                         [&](ObjectIx o) { return index_->object(o).end < to; });
+    const auto it = std::partition_point(
+        blocks.begin(), blocks.end(), [&](ObjectIx o) { return index_->object(o).end < to; });
     if (it != blocks.end() && index_->object(*it).first == first) found = *it;
     if (found == kNil) {
-      found = index_->find_cover({index_->node_at(position_.node, to), to}, group, first, to, first + cell);
+      found = index_->find_cover(
+          {index_->node_at(position_.node, to), to}, group, first, to, first + cell);
     }
     if (found == kNil) return false;
     out.push_back({found, to - first});
@@ -123,7 +134,8 @@ bool ResumeScan::needs(std::uint32_t depth, std::vector<Cover>& out) const {
     if (groups_[g].need == Need::last && !need_last(group, reach, out)) return false;
     if (groups_[g].need != Need::end) continue;
     const auto& list = tracks_[g].blocks;
-    const auto it = std::find_if(list.begin(), list.end(), [&](ObjectIx o) { return index_->object(o).end == reach; });
+    const auto it = std::find_if(
+        list.begin(), list.end(), [&](ObjectIx o) { return index_->object(o).end == reach; });
     if (it == list.end()) return false;
     out.push_back({*it, 0});
   }
@@ -155,7 +167,8 @@ bool ResumeScan::windows(std::uint32_t depth, std::uint32_t& below) const {
       if (need_last(static_cast<std::uint16_t>(g), reach, scratch_)) continue;
       // Named were the cells before the first that is missing.
       const std::uint32_t from = std::max(reach > shape.window ? reach - shape.window : 0, from_);
-      const auto cells = from / shape.block_tokens + static_cast<std::uint32_t>(scratch_.size()) + 1;
+      const auto cells =
+          from / shape.block_tokens + static_cast<std::uint32_t>(scratch_.size()) + 1;
       missing = std::min(reach, cells * shape.block_tokens);
     }
     below = missing - std::min(missing, shape.lookahead);
@@ -177,8 +190,8 @@ std::uint32_t ResumeScan::break_below(std::uint32_t depth) const {
     offer(position_.at);
     if (groups_[g].need != Need::last) continue;
     const auto& blocks = tracks_[g].blocks;
-    const auto it = std::partition_point(blocks.begin(), blocks.end(),
-                                         [&](ObjectIx o) { return index_->object(o).end < reach; });
+    const auto it = std::partition_point(
+        blocks.begin(), blocks.end(), [&](ObjectIx o) { return index_->object(o).end < reach; });
     if (it != blocks.begin()) offer(index_->object(*std::prev(it)).end);
   }
   return best;
@@ -194,7 +207,9 @@ std::uint32_t ResumeScan::deepest(const ResumeLimits& limits) const {
   return 0;
 }
 
-std::size_t ResumeScan::depths(const ResumeLimits& limits, std::size_t max_count, std::vector<Usable>& out) const {
+std::size_t ResumeScan::depths(const ResumeLimits& limits,
+                               std::size_t max_count,
+                               std::vector<Usable>& out) const {
   std::size_t count = 0;
   const auto add = [&](std::uint32_t depth) {
     if (count == out.size()) out.emplace_back();
@@ -207,11 +222,13 @@ std::size_t ResumeScan::depths(const ResumeLimits& limits, std::size_t max_count
     return count;
   }
   const auto consider = [&](std::uint32_t depth) {
-    if (depth <= from_ || depth > limits.at_most || (depth - limits.grid_from) % limits.grid != 0) return;
+    if (depth <= from_ || depth > limits.at_most || (depth - limits.grid_from) % limits.grid != 0)
+      return;
     if (count > 0 && out[count - 1].depth == depth) return;
     if (!inside_mark(depth) && needs(depth, scratch_)) add(depth);
   };
-  const auto ends = std::find_if(groups_.begin(), groups_.end(), [](const Group& g) { return g.need == Need::end; });
+  const auto ends = std::find_if(
+      groups_.begin(), groups_.end(), [](const Group& g) { return g.need == Need::end; });
   const auto& states = tracks_[static_cast<std::size_t>(ends - groups_.begin())].blocks;
   for (auto it = states.rbegin(); it != states.rend() && count < max_count; ++it) {
     const std::uint32_t end = index_->object(*it).end;

@@ -12,29 +12,34 @@ constexpr unsigned kShortBits = 11;
 constexpr int kNodesLookedAt = 16;
 /// Lives that a class borrows from its kind, and a kind from the prior.
 constexpr double kFromKind = 4, kFromPrior = 8;
-/// The prior: the rate at an age is this much, by kind, over (age + kPriorAge). What is covered by a checkpoint
-/// further along its only branch is used only where a sequence turns off again: seldom.
+/// The prior: the rate at an age is this much, by kind, over (age + kPriorAge). What is covered by
+/// a checkpoint further along its only branch is used only where a sequence turns off again:
+/// seldom.
 constexpr std::array<double, kReuseKinds> kPrior{1, 0.03, 1};
 constexpr double kPriorAge = 10;
-constexpr double kTrust = 0.75;                      ///< in what was counted; the rest of the exponent is the prior's
-constexpr double kFadeAfter = 4096;                  ///< uses, then all counts are halved
-constexpr double kNearlyNone = 1e-3;               ///< of a life left: the rest changes no rate
-
+constexpr double kTrust = 0.75;  ///< in what was counted; the rest of the exponent is the prior's
+constexpr double kFadeAfter = 4096;   ///< uses, then all counts are halved
+constexpr double kNearlyNone = 1e-3;  ///< of a life left: the rest changes no rate
 
 }  // namespace
 
 ReuseClass reuse_class(ReuseKind kind, std::uint32_t times, std::uint32_t tokens) noexcept {
-  const auto degree = std::min<std::size_t>(kReuseDegrees / kReuseLengths - 1, static_cast<std::size_t>(std::bit_width(times)));
+  const auto degree = std::min<std::size_t>(kReuseDegrees / kReuseLengths - 1,
+                                            static_cast<std::size_t>(std::bit_width(times)));
   const auto octaves = static_cast<std::size_t>(std::bit_width(tokens >> kShortBits));
   const std::size_t length = std::min(kReuseLengths - 1, octaves / 2);
-  return static_cast<ReuseClass>(static_cast<std::size_t>(kind) * kReuseDegrees + degree * kReuseLengths + length);
+  return static_cast<ReuseClass>(static_cast<std::size_t>(kind) * kReuseDegrees +
+                                 degree * kReuseLengths + length);
 }
 
 const char* to_string(ReuseKind kind) noexcept {
   switch (kind) {
-    case ReuseKind::tail: return "tail";
-    case ReuseKind::covered: return "covered";
-    case ReuseKind::branch: return "branch";
+    case ReuseKind::tail:
+      return "tail";
+    case ReuseKind::covered:
+      return "covered";
+    case ReuseKind::branch:
+      return "branch";
   }
   return "?";
 }
@@ -42,7 +47,8 @@ const char* to_string(ReuseKind kind) noexcept {
 ReuseClass reuse_class(const Index& index, NodeIx ix) {
   const Node& node = index.node(ix);
   const NodeIx child = node.first_child;
-  if (child != kNil && index.node(child).next_sibling != kNil) return reuse_class(ReuseKind::branch, node.hits, node.end);
+  if (child != kNil && index.node(child).next_sibling != kNil)
+    return reuse_class(ReuseKind::branch, node.hits, node.end);
   NodeIx below = child;
   for (int looked = 0; below != kNil && looked < kNodesLookedAt; ++looked) {
     if (index.node(below).has_state()) return reuse_class(ReuseKind::covered, node.hits, node.end);
@@ -68,13 +74,16 @@ Nanos Reuse::age_of(std::size_t bucket) noexcept {
 }
 
 Reuse::Reuse() {
-  for (std::size_t age = 0; age + 1 < kReuseAges; ++age) widths_[age] = seconds(age_of(age + 1) - age_of(age));
-  for (std::size_t what = 0; what < kReuseClasses; ++what) learn_class(what);
+  for (std::size_t age = 0; age + 1 < kReuseAges; ++age)
+    widths_[age] = seconds(age_of(age + 1) - age_of(age));
+  for (std::size_t what = 0; what < kReuseClasses; ++what)
+    learn_class(what);
 }
 
 void Reuse::only_prior() {
   for (Row& row : rates_) {
-    for (std::size_t age = 0; age < kReuseAges; ++age) row[age] = 1 / (seconds(age_of(age)) + 1);
+    for (std::size_t age = 0; age < kReuseAges; ++age)
+      row[age] = 1 / (seconds(age_of(age)) + 1);
   }
 }
 
@@ -150,9 +159,11 @@ Reuse::Row Reuse::learn_kind(std::size_t kind) const {
       uses += uses_[c][age];
       all += uses_[c][age] + outlived_[c][age];
     }
-    const double grown = (seconds(age_of(age)) + kPriorAge) / (seconds(age_of(age + 1)) + kPriorAge);
+    const double grown =
+        (seconds(age_of(age)) + kPriorAge) / (seconds(age_of(age + 1)) + kPriorAge);
     const double prior = 1 - std::pow(grown, kPrior[kind]);
-    chance[age] = (uses + kFromPrior * std::min(1.0, prior * (seen + 1) / (expected + 1))) / (all + kFromPrior);
+    chance[age] = (uses + kFromPrior * std::min(1.0, prior * (seen + 1) / (expected + 1))) /
+                  (all + kFromPrior);
     seen = seen / 2 + uses;
     expected = expected / 2 + all * prior;
   }
@@ -165,7 +176,9 @@ void Reuse::learn_class(std::size_t what) {
   double seen = 0, expected = 0;
   for (std::size_t age = 0; age + 1 < kReuseAges; ++age) {
     const double all = uses_[what][age] + outlived_[what][age];
-    chance[age] = (uses_[what][age] + kFromKind * std::min(1.0, of_kind[age] * (seen + 1) / (expected + 1))) / (all + kFromKind);
+    chance[age] =
+        (uses_[what][age] + kFromKind * std::min(1.0, of_kind[age] * (seen + 1) / (expected + 1))) /
+        (all + kFromKind);
     seen = seen / 2 + uses_[what][age];
     expected = expected / 2 + all * of_kind[age];
   }

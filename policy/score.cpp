@@ -13,14 +13,21 @@ bool children_in(const Index& index, const Node& node, Tier tier, NodeIx except 
   int looked = 0;
   for (NodeIx c = node.first_child; c != kNil; c = index.node(c).next_sibling) {
     if (c == except) continue;
-    if (index.node(c).in_tier[statecached::index(tier)] > 0 || ++looked == kChildrenLookedAt) return true;
+    if (index.node(c).in_tier[statecached::index(tier)] > 0 || ++looked == kChildrenLookedAt)
+      return true;
   }
   return false;
 }
 
 }  // namespace
 
-SegmentTerms segment_terms(const Index& index, NodeIx ix, Tier tier, bool lower, const Cost& cost, bool has_end_groups, const Speeds& speeds) {
+SegmentTerms segment_terms(const Index& index,
+                           NodeIx ix,
+                           Tier tier,
+                           bool lower,
+                           const Cost& cost,
+                           bool has_end_groups,
+                           const Speeds& speeds) {
   const Node& node = index.node(ix);
   const std::size_t t = statecached::index(tier);
   SegmentTerms terms;
@@ -50,12 +57,17 @@ SegmentTerms segment_terms(const Index& index, NodeIx ix, Tier tier, bool lower,
   return terms;
 }
 
-double paper_efficiency(const Index& index, NodeIx ix, Tier tier, const NamespaceSpec& spec, bool has_end_groups) {
+double paper_efficiency(const Index& index,
+                        NodeIx ix,
+                        Tier tier,
+                        const NamespaceSpec& spec,
+                        bool has_end_groups) {
   const Node& node = index.node(ix);
   const std::uint64_t state = node.state_bytes[statecached::index(tier)];
   if (has_end_groups && state == 0) return 0;
   NodeIx above = node.parent;
-  while (has_end_groups && above != kNil && !index.node(above).has_state()) above = index.node(above).parent;
+  while (has_end_groups && above != kNil && !index.node(above).has_state())
+    above = index.node(above).parent;
   const std::uint32_t from = above == kNil ? 0 : index.node(above).end;
   double bytes = static_cast<double>(state);
   for (const Group& group : spec.groups) {

@@ -1,13 +1,19 @@
 #pragma once
-// The FLOP/s that an engine achieves in prefill, learned from the times it reports (design.md 6): a ratio of sums,
-// so that long prefills count for more than short ones, whose time is mostly overhead. Old reports fade.
+
+// The FLOP/s that an engine achieves in prefill, learned from the times it reports (design.md 6): a
+// ratio of sums, so that long prefills count for more than short ones, whose time is mostly
+// overhead. Old reports fade.
 
 namespace statecached {
 
 class EngineSpeed {
  public:
   EngineSpeed() = default;
-  explicit EngineSpeed(double prior) : rate_(prior), flops_(prior * kPriorSeconds), seconds_(kPriorSeconds) {}
+
+  explicit EngineSpeed(double prior)
+      : rate_(prior),
+        flops_(prior * kPriorSeconds),
+        seconds_(kPriorSeconds) {}
 
   /// A prefill of `flops` took `seconds`.
   void add(double flops, double seconds) noexcept {
@@ -16,6 +22,7 @@ class EngineSpeed {
     seconds_ = seconds_ * kKeep + seconds;
     rate_ = flops_ / seconds_;
   }
+
   [[nodiscard]] double rate() const noexcept { return rate_; }
 
  private:

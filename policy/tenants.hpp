@@ -1,6 +1,7 @@
 #pragma once
-// Who goes first where several tenants share a tier: while one has more than its quota, its least valuable
-// segment; else the least valuable of all that may be asked. Within a tenant the policy decides as ever.
+// Who goes first where several tenants share a tier: while one has more than its quota, its least
+// valuable segment; else the least valuable of all that may be asked. Within a tenant the policy
+// decides as ever.
 //
 // One tier of one cache; one thread.
 
@@ -15,8 +16,9 @@ namespace statecached {
 class TenantEviction final : public EvictionPolicy {
  public:
   using Make = std::function<std::unique_ptr<EvictionPolicy>()>;
-  using Owner = std::function<std::uint32_t(NodeIx)>;    ///< below `tenants`
-  using Over = std::function<bool(std::uint32_t tenant)>;  ///< it has more than its quota in this tier
+  using Owner = std::function<std::uint32_t(NodeIx)>;  ///< below `tenants`
+  /// it has more than its quota in this tier
+  using Over = std::function<bool(std::uint32_t tenant)>;
 
   /// by_age: tenants are compared by age alone; else by the keep values that their policies know.
   TenantEviction(std::size_t tenants, bool by_age, const Make& make, Owner owner, Over over)
@@ -93,7 +95,8 @@ class TenantEviction final : public EvictionPolicy {
   }
 
   void passed(NodeIx node) override {
-    if (node < seats_.size() && seats_[node].tenant != kNobody) parts_[seats_[node].tenant]->passed(node);
+    if (node < seats_.size() && seats_[node].tenant != kNobody)
+      parts_[seats_[node].tenant]->passed(node);
   }
 
   void set_alpha(double alpha) override {

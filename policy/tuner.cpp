@@ -6,8 +6,8 @@
 namespace statecached {
 namespace {
 
-/// The workload has drifted when the hit rate of a window is this far from the usual: a share of it, and in any case
-/// so many points.
+/// The workload has drifted when the hit rate of a window is this far from the usual: a share of
+/// it, and in any case so many points.
 constexpr double kDriftShare = 0.25, kDriftPoints = 0.03;
 
 }  // namespace
@@ -23,7 +23,11 @@ ReplayLog& Tuner::begin() {
   return *log_;
 }
 
-void Tuner::request(NodeIx root, const ReplaySpace& space, std::span<const Token> tokens, std::uint32_t prompt, std::uint32_t hit) {
+void Tuner::request(NodeIx root,
+                    const ReplaySpace& space,
+                    std::span<const Token> tokens,
+                    std::uint32_t prompt,
+                    std::uint32_t hit) {
   switch (phase_) {
     case Phase::waiting:
       ++seen_;
@@ -46,7 +50,8 @@ void Tuner::try_all() {
   auto job = [log = std::shared_ptr<const ReplayLog>(std::move(log_)), outcome = outcome_] {
     std::uint64_t most = 0;
     const int steps = static_cast<int>(std::lround(kAlphaMost / kAlphaStep));
-    for (int i = 0; i <= steps && !outcome->cancelled.load(std::memory_order_relaxed); ++i) {  // of equals, the least
+    // of equals, the least
+    for (int i = 0; i <= steps && !outcome->cancelled.load(std::memory_order_relaxed); ++i) {
       const std::uint64_t hit = log->replay(i * kAlphaStep);
       if (i > 0 && hit <= most) continue;
       most = hit;
@@ -63,7 +68,8 @@ void Tuner::try_all() {
 }
 
 std::optional<double> Tuner::take() {
-  if (phase_ != Phase::trying || !outcome_->done.load(std::memory_order_acquire)) return std::nullopt;
+  if (phase_ != Phase::trying || !outcome_->done.load(std::memory_order_acquire))
+    return std::nullopt;
   phase_ = Phase::watching;
   alpha_ = outcome_->alpha;
   outcome_.reset();

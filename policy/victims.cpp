@@ -31,7 +31,9 @@ void Victims::sift_down(Bucket& bucket, std::uint32_t at) {
   const auto count = static_cast<std::uint32_t>(bucket.heap.size());
   while (2 * at + 1 < count) {
     std::uint32_t below = 2 * at + 1;
-    if (below + 1 < count && entries_[bucket.heap[below + 1]].key < entries_[bucket.heap[below]].key) ++below;
+    if (below + 1 < count &&
+        entries_[bucket.heap[below + 1]].key < entries_[bucket.heap[below]].key)
+      ++below;
     if (entries_[node].key <= entries_[bucket.heap[below]].key) break;
     put_at(bucket, at, bucket.heap[below]);
     at = below;
@@ -50,7 +52,8 @@ void Victims::place(NodeIx node, std::size_t at) {
   sift_up(bucket, entry.heap_at);
   // Nearly always the newest or the oldest of its bucket, so the walk is short.
   NodeIx before = bucket.newest;
-  while (before != kNil && entries_[before].last_use > entry.last_use) before = entries_[before].older;
+  while (before != kNil && entries_[before].last_use > entry.last_use)
+    before = entries_[before].older;
   entry.older = before;
   entry.newer = before == kNil ? bucket.oldest : entries_[before].newer;
   if (entry.older == kNil) {
@@ -70,7 +73,9 @@ void Victims::put(const Candidate& candidate, Instant now) {
   if (node >= entries_.size()) entries_.resize(node + 1U);
   const std::size_t target = bucket_of(candidate, now);
   Entry& entry = entries_[node];
-  const double key = reuse_ == nullptr ? static_cast<double>(candidate.last_use.time_since_epoch().count()) : candidate.efficiency;
+  const double key = reuse_ == nullptr
+                         ? static_cast<double>(candidate.last_use.time_since_epoch().count())
+                         : candidate.efficiency;
   if (entry.bucket == target && entry.last_use == candidate.last_use) {
     bytes_[target / kPerLane] += candidate.bytes - entry.bytes;
     entry.bytes = candidate.bytes;
@@ -109,7 +114,8 @@ void Victims::erase(NodeIx node) {
   const std::uint32_t at = entry.heap_at;
   const NodeIx last = bucket.heap.back();
   bucket.heap.pop_back();
-  if (bucket.heap.empty()) occupied_[entry.bucket / kReuseAges] &= ~(std::uint64_t{1} << entry.bucket % kReuseAges);
+  if (bucket.heap.empty())
+    occupied_[entry.bucket / kReuseAges] &= ~(std::uint64_t{1} << entry.bucket % kReuseAges);
   entry.bucket = kNone;
   if (last == node) return;
   put_at(bucket, at, last);

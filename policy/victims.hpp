@@ -1,10 +1,11 @@
 #pragma once
-// Which segment of a full tier goes first. Nodes sit in buckets of reuse class and age, each a heap by FLOP
-// efficiency, so the victim is the best of the tops: O(log n) to change, O(buckets in use) to choose. All in a
-// bucket have the same reuse rate, so the choice is exact as far as rates are known.
+// Which segment of a full tier goes first. Nodes sit in buckets of reuse class and age, each a heap
+// by FLOP efficiency, so the victim is the best of the tops: O(log n) to change, O(buckets in use)
+// to choose. All in a bucket have the same reuse rate, so the choice is exact as far as rates are
+// known.
 //
-// Two lanes: `clean` segments can be given up at once (backed by a lower tier, or not worth a copy there),
-// `dirty` ones must be written first.
+// Two lanes: `clean` segments can be given up at once (backed by a lower tier, or not worth a copy
+// there), `dirty` ones must be written first.
 
 #include "policy/eviction.hpp"
 
@@ -21,10 +22,16 @@ class Victims final : public EvictionPolicy {
 
   void put(const Candidate& candidate, Instant now) override;
   void erase(NodeIx node) override;
-  [[nodiscard]] std::uint64_t bytes(Lane lane) const noexcept override { return bytes_[static_cast<std::size_t>(lane)]; }
+
+  [[nodiscard]] std::uint64_t bytes(Lane lane) const noexcept override {
+    return bytes_[static_cast<std::size_t>(lane)];
+  }
+
   /// The node of least keep value.
   [[nodiscard]] NodeIx best(Lane lane, Instant now) override;
+
   [[nodiscard]] double best_value() const noexcept override { return best_value_; }
+
   [[nodiscard]] bool contains(NodeIx node) const noexcept override {
     return node < entries_.size() && entries_[node].bucket != kNone;
   }
@@ -41,6 +48,7 @@ class Victims final : public EvictionPolicy {
     NodeIx newer = kNil, older = kNil;  ///< list of the bucket by last_use
     std::uint16_t bucket = kNone;       ///< (lane * kReuseClasses + class) * kReuseAges + age
   };
+
   struct Bucket {
     std::vector<NodeIx> heap;
     NodeIx oldest = kNil, newest = kNil;

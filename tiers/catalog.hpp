@@ -3,11 +3,11 @@
 // thread of its own). Twin: tiers/catalog/memory_catalog (explicit sync points, loses what was not
 // synced). Never on a request's path.
 
-#include "tiers/copy_engine.hpp"
-#include "tiers/extent.hpp"
 #include "base/ids.hpp"
 #include "base/result.hpp"
 #include "base/spec.hpp"
+#include "tiers/copy_engine.hpp"
+#include "tiers/extent.hpp"
 
 #include <cstdint>
 #include <functional>
@@ -17,7 +17,8 @@
 
 namespace statecached {
 
-using ObjectNumber = std::uint64_t;  ///< of one namespace; parents have smaller numbers; 0 is none
+/// of one namespace; parents have smaller numbers; 0 is none
+using ObjectNumber = std::uint64_t;
 
 struct NamespaceRow {
   std::uint32_t number = 0;
@@ -38,8 +39,8 @@ struct DiskExtent {
   Extent extent;
 };
 
-/// One object that is whole on NVMe. `symbols` run from the end of its deepest parent to its own end
-/// (all of [0, end) when it has none); `marks` are those that end there.
+/// One object that is whole on NVMe. `symbols` run from the end of its deepest parent to its own
+/// end (all of [0, end) when it has none); `marks` are those that end there.
 struct ObjectRow {
   std::uint32_t ns = 0;
   ObjectNumber number = 0;
@@ -49,15 +50,15 @@ struct ObjectRow {
   std::uint32_t first = 0;
   std::uint32_t end = 0;
   ObjectId id;
-  std::vector<ObjectNumber> parents;   ///< one per `every` group that has one
+  std::vector<ObjectNumber> parents;  ///< one per `every` group that has one
   std::vector<Token> symbols;
   std::vector<Mark> marks;
-  std::uint64_t payload_bytes = 0;     ///< of one shard, unpadded
-  std::vector<DiskExtent> extents;     ///< all shards, in order, each padded to kPage
-  std::vector<Checksum> checksums;     ///< one a shard
+  std::uint64_t payload_bytes = 0;  ///< of one shard, unpadded
+  std::vector<DiskExtent> extents;  ///< all shards, in order, each padded to kPage
+  std::vector<Checksum> checksums;  ///< one a shard
   std::uint32_t hits = 0;
-  std::int64_t last_used = 0;          ///< seconds since 1970
-  std::uint32_t tenant = 0;            ///< a digest of the name of who stored it; 0: nobody that is named
+  std::int64_t last_used = 0;  ///< seconds since 1970
+  std::uint32_t tenant = 0;    ///< a digest of the name of who stored it; 0: nobody that is named
 };
 
 struct ObjectKey {
@@ -68,9 +69,9 @@ struct ObjectKey {
 /// One atomic, durable (synced) change.
 struct CatalogBatch {
   std::uint64_t tag = 0;
-  std::vector<NamespaceRow> namespaces;        ///< put
-  std::vector<DomainRow> domains;              ///< put
-  std::vector<ObjectRow> puts;                 ///< written in this order: parents first
+  std::vector<NamespaceRow> namespaces;  ///< put
+  std::vector<DomainRow> domains;        ///< put
+  std::vector<ObjectRow> puts;           ///< written in this order: parents first
   std::vector<ObjectKey> deletes;
   std::vector<std::uint32_t> drop_namespaces;  ///< all rows of it
 };
@@ -100,13 +101,14 @@ class Catalog {
   virtual std::size_t poll(std::vector<CatalogDone>& out) = 0;
   /// Start-up, in pieces, for who serves meanwhile. load_begin() hands out every namespace, by
   /// last_used descending, each followed by its domains, before it returns, on the caller's thread.
-  /// Objects then come from load_some(), about `most` at a time: namespace after namespace in the same
-  /// order, of each by number (so parents come before children). It never waits: it hands out what has
-  /// been read by now (the waker rings for more), and returns true when there is nothing more to come.
-  /// A row that cannot be decoded, or whose namespace is not there, is dropped and counted. Batches
-  /// may be submitted in between; what they change is not seen by this load.
+  /// Objects then come from load_some(), about `most` at a time: namespace after namespace in the
+  /// same order, of each by number (so parents come before children). It never waits: it hands out
+  /// what has been read by now (the waker rings for more), and returns true when there is nothing
+  /// more to come. A row that cannot be decoded, or whose namespace is not there, is dropped and
+  /// counted. Batches may be submitted in between; what they change is not seen by this load.
   [[nodiscard]] virtual Result<> load_begin(const std::function<void(CatalogRow&&)>& row) = 0;
-  [[nodiscard]] virtual Result<bool> load_some(std::size_t most, const std::function<void(CatalogRow&&)>& row) = 0;
+  [[nodiscard]] virtual Result<bool> load_some(std::size_t most,
+                                               const std::function<void(CatalogRow&&)>& row) = 0;
   [[nodiscard]] virtual CatalogStats stats() const = 0;
 };
 

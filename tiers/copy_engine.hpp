@@ -1,11 +1,11 @@
 #pragma once
 // The seam for work on bytes in memory: moving between memories, checksums, verification. The
-// conductor submits; a copier thread (or a GPU's copy engines) does it; the simulator does nothing, in no
-// time or in modelled time.
+// conductor submits; a copier thread (or a GPU's copy engines) does it; the simulator does nothing,
+// in no time or in modelled time.
 
-#include "tiers/memory.hpp"
 #include "base/time.hpp"
 #include "base/unique_fd.hpp"
+#include "tiers/memory.hpp"
 
 #include <array>
 #include <cstdint>
@@ -25,7 +25,8 @@ enum class CopyKind : std::uint8_t {
   checksum,  ///< compute the checksum of source
   verify,    ///< compute and compare with `expected`
   copy,      ///< source runs to destination runs, in order; both the same total
-  stage,     ///< the first payload_bytes of `foreign`, at source, to destination, and their checksum as written
+  /// the first payload_bytes of `foreign`, at source, to destination, and their checksum as written
+  stage,
 };
 
 struct MemoryRun {
@@ -33,8 +34,8 @@ struct MemoryRun {
   std::uint64_t bytes = 0;
 };
 
-/// Work on one shard of one object. For checksum and verify `payload_bytes` may be less than the runs
-/// (padding is not hashed).
+/// Work on one shard of one object. For checksum and verify `payload_bytes` may be less than the
+/// runs (padding is not hashed).
 struct CopyOp {
   std::uint64_t tag = 0;
   CopyKind kind = CopyKind::checksum;
@@ -43,13 +44,14 @@ struct CopyOp {
   Checksum expected;
   std::vector<MemoryRun> source;
   std::vector<MemoryRun> destination;
-  std::shared_ptr<const Mapping> foreign = nullptr;  ///< of stage: memory of somebody who may write it meanwhile
+  /// of stage: memory of somebody who may write it meanwhile
+  std::shared_ptr<const Mapping> foreign = nullptr;
 };
 
 struct CopyDone {
   std::uint64_t tag = 0;
-  bool ok = true;        ///< false: verify found other bytes, or the device failed
-  Checksum checksum;     ///< of checksum, verify and stage
+  bool ok = true;     ///< false: verify found other bytes, or the device failed
+  Checksum checksum;  ///< of checksum, verify and stage
 };
 
 /// Threads as for Disk: one submitter and poller.

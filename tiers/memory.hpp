@@ -19,7 +19,9 @@ struct Memory {
 /// Filled at start, then read by any thread.
 using Memories = std::vector<Memory>;
 
-[[nodiscard]] inline std::span<std::byte> bytes_at(const Memories& memories, MemoryRef ref, std::uint64_t bytes) {
+[[nodiscard]] inline std::span<std::byte> bytes_at(const Memories& memories,
+                                                   MemoryRef ref,
+                                                   std::uint64_t bytes) {
   const Memory& memory = memories.at(ref.arena);
   SC_ASSERT(memory.base != nullptr && ref.offset + bytes <= memory.bytes);
   return {memory.base + ref.offset, bytes};

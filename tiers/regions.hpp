@@ -1,9 +1,9 @@
 #pragma once
-// The space of a memory tier that may consist of several arenas, one for each trust domain, side by side in
-// one range of addresses. A run never crosses from one into the next.
+// The space of a memory tier that may consist of several arenas, one for each trust domain, side by
+// side in one range of addresses. A run never crosses from one into the next.
 //
-// What is asked of it concerns the region in focus; with none in focus, all of them (and allocation takes
-// the first). Threads as for Space.
+// What is asked of it concerns the region in focus; with none in focus, all of them (and allocation
+// takes the first). Threads as for Space.
 
 #include "tiers/space.hpp"
 

@@ -1,6 +1,8 @@
-// The C API: attaching, asking, ending, operators. Lists of pieces, slots and points are in lists.cpp.
+// The C API: attaching, asking, ending, operators. Lists of pieces, slots and points are in
+// lists.cpp.
 
 #include "client/c/structs.hpp"
+
 #include "statecache/admin.hpp"
 
 using namespace statecache;     // NOLINT(google-build-using-namespace): this file is its mirror
@@ -94,10 +96,13 @@ statecache_code to_marks(const statecache_mark* from, std::size_t count, std::ve
   return STATECACHE_OK;
 }
 
-statecache_code to_keys(const statecache_digest* from, std::size_t count, std::vector<Digest>& out) {
+statecache_code to_keys(const statecache_digest* from,
+                        std::size_t count,
+                        std::vector<Digest>& out) {
   if (count != 0 && from == nullptr) return bad_argument("a null array");
   out.reserve(count);
-  for (std::size_t i = 0; i < count; ++i) out.push_back(to_digest(from[i]));
+  for (std::size_t i = 0; i < count; ++i)
+    out.push_back(to_digest(from[i]));
   return STATECACHE_OK;
 }
 
@@ -112,10 +117,15 @@ struct AdminArguments {
   std::span<const Token> tokens;
 };
 
-statecache_code to_admin(const char* socket_path, const char* command, const char* const* arguments,
-                         std::size_t argument_count, const std::uint32_t* tokens, std::size_t token_count,
+statecache_code to_admin(const char* socket_path,
+                         const char* command,
+                         const char* const* arguments,
+                         std::size_t argument_count,
+                         const std::uint32_t* tokens,
+                         std::size_t token_count,
                          AdminArguments& out) {
-  const bool holes = (argument_count != 0 && arguments == nullptr) || (token_count != 0 && tokens == nullptr);
+  const bool holes =
+      (argument_count != 0 && arguments == nullptr) || (token_count != 0 && tokens == nullptr);
   if (socket_path == nullptr || command == nullptr || holes) return null_pointer();
   for (std::size_t i = 0; i < argument_count; ++i) {
     if (arguments[i] == nullptr) return null_pointer();
@@ -134,8 +144,10 @@ std::chrono::milliseconds limit_or(std::int64_t us, std::chrono::milliseconds ot
 
 extern "C" {
 
-statecache_code statecache_attach(const char* socket_path, const statecache_namespace* space,
-                                  const statecache_member* member, int64_t timeout_us,
+statecache_code statecache_attach(const char* socket_path,
+                                  const statecache_namespace* space,
+                                  const statecache_member* member,
+                                  int64_t timeout_us,
                                   statecache_session** session) noexcept {
   if (socket_path == nullptr || session == nullptr) return null_pointer();
   return guarded([&]() -> statecache_code {
@@ -151,7 +163,9 @@ statecache_code statecache_attach(const char* socket_path, const statecache_name
   });
 }
 
-void statecache_detach(statecache_session* session) noexcept { delete session; }
+void statecache_detach(statecache_session* session) noexcept {
+  delete session;
+}
 
 int statecache_connected(const statecache_session* session) noexcept {
   return session != nullptr && session->session.connected() ? 1 : 0;
@@ -169,7 +183,8 @@ int statecache_writable(const statecache_session* session) noexcept {
   return session != nullptr && session->session.writable() ? 1 : 0;
 }
 
-statecache_code statecache_get_counters(const statecache_session* session, statecache_counters* out) noexcept {
+statecache_code statecache_get_counters(const statecache_session* session,
+                                        statecache_counters* out) noexcept {
   if (session == nullptr) return null_pointer();
   statecache_counters ours = STATECACHE_COUNTERS_INIT;
   SC_C_TRY(open_output(out, ours));
@@ -184,8 +199,10 @@ statecache_code statecache_get_counters(const statecache_session* session, state
   return STATECACHE_OK;
 }
 
-statecache_code statecache_begin(statecache_session* session, const statecache_ask* ask,
-                                 const statecache_limits* limits, statecache_ticket* ticket) noexcept {
+statecache_code statecache_begin(statecache_session* session,
+                                 const statecache_ask* ask,
+                                 const statecache_limits* limits,
+                                 statecache_ticket* ticket) noexcept {
   if (session == nullptr || ticket == nullptr) return null_pointer();
   return guarded([&]() -> statecache_code {
     statecache_ask from = STATECACHE_ASK_INIT;
@@ -205,8 +222,10 @@ statecache_code statecache_begin(statecache_session* session, const statecache_a
   });
 }
 
-statecache_code statecache_begin_keys(statecache_session* session, const statecache_key_run* run,
-                                      const statecache_limits* limits, statecache_ticket* ticket) noexcept {
+statecache_code statecache_begin_keys(statecache_session* session,
+                                      const statecache_key_run* run,
+                                      const statecache_limits* limits,
+                                      statecache_ticket* ticket) noexcept {
   if (session == nullptr || ticket == nullptr) return null_pointer();
   return guarded([&]() -> statecache_code {
     statecache_key_run from = STATECACHE_KEY_RUN_INIT;
@@ -224,13 +243,16 @@ statecache_code statecache_begin_keys(statecache_session* session, const stateca
   });
 }
 
-statecache_code statecache_refresh(statecache_session* session, const statecache_ticket* tickets,
+statecache_code statecache_refresh(statecache_session* session,
+                                   const statecache_ticket* tickets,
                                    size_t count) noexcept {
   if (session == nullptr || (count != 0 && tickets == nullptr)) return null_pointer();
   return failed(session->session.refresh(std::span<const TicketId>(tickets, count)));
 }
 
-statecache_code statecache_acquire(statecache_session* session, statecache_ticket ticket, uint32_t at_most,
+statecache_code statecache_acquire(statecache_session* session,
+                                   statecache_ticket ticket,
+                                   uint32_t at_most,
                                    const statecache_have* have) noexcept {
   if (session == nullptr) return null_pointer();
   statecache_have from = STATECACHE_HAVE_INIT;
@@ -238,7 +260,8 @@ statecache_code statecache_acquire(statecache_session* session, statecache_ticke
   return failed(session->session.acquire(ticket, at_most, Have{from.every, from.end}));
 }
 
-statecache_code statecache_get_ref(const statecache_session* session, statecache_ticket ticket,
+statecache_code statecache_get_ref(const statecache_session* session,
+                                   statecache_ticket ticket,
                                    statecache_ref* ref) noexcept {
   if (session == nullptr || ref == nullptr) return null_pointer();
   const auto name = session->session.ref(ticket);
@@ -247,25 +270,33 @@ statecache_code statecache_get_ref(const statecache_session* session, statecache
   return STATECACHE_OK;
 }
 
-statecache_code statecache_join(statecache_session* session, const statecache_ref* ref,
+statecache_code statecache_join(statecache_session* session,
+                                const statecache_ref* ref,
                                 statecache_ticket* ticket) noexcept {
   if (session == nullptr || ref == nullptr || ticket == nullptr) return null_pointer();
   return began(session->session.join(TicketRef{ref->low, ref->high}), ticket);
 }
 
-statecache_code statecache_append(statecache_session* session, statecache_ticket ticket, const uint32_t* tokens,
-                                  size_t token_count, const statecache_mark* marks, size_t mark_count,
+statecache_code statecache_append(statecache_session* session,
+                                  statecache_ticket ticket,
+                                  const uint32_t* tokens,
+                                  size_t token_count,
+                                  const statecache_mark* marks,
+                                  size_t mark_count,
                                   uint32_t computed) noexcept {
   if (session == nullptr || (token_count != 0 && tokens == nullptr)) return null_pointer();
   return guarded([&]() -> statecache_code {
     std::vector<Mark> converted;
     SC_C_TRY(to_marks(marks, mark_count, converted));
-    return failed(session->session.append(ticket, std::span<const Token>(tokens, token_count), converted, computed));
+    return failed(session->session.append(
+        ticket, std::span<const Token>(tokens, token_count), converted, computed));
   });
 }
 
-statecache_code statecache_append_keys(statecache_session* session, statecache_ticket ticket,
-                                       const statecache_digest* keys, size_t key_count,
+statecache_code statecache_append_keys(statecache_session* session,
+                                       statecache_ticket ticket,
+                                       const statecache_digest* keys,
+                                       size_t key_count,
                                        uint32_t computed) noexcept {
   if (session == nullptr) return null_pointer();
   return guarded([&]() -> statecache_code {
@@ -279,12 +310,14 @@ statecache_code statecache_taint(statecache_session* session, statecache_ticket 
   return session == nullptr ? null_pointer() : failed(session->session.taint(ticket));
 }
 
-statecache_code statecache_finish(statecache_session* session, statecache_ticket ticket,
+statecache_code statecache_finish(statecache_session* session,
+                                  statecache_ticket ticket,
                                   const statecache_report* report) noexcept {
   if (session == nullptr) return null_pointer();
   statecache_report from = STATECACHE_REPORT_INIT;
   if (report != nullptr) SC_C_TRY(take(report, from));
-  return failed(session->session.finish(ticket, Report{from.computed, from.prefilled, to_micros(from.prefill_us)}));
+  return failed(session->session.finish(
+      ticket, Report{from.computed, from.prefilled, to_micros(from.prefill_us)}));
 }
 
 statecache_code statecache_release(statecache_session* session, statecache_ticket ticket) noexcept {
@@ -299,24 +332,35 @@ statecache_code statecache_invalidate(statecache_session* session) noexcept {
   return session == nullptr ? null_pointer() : failed(session->session.invalidate());
 }
 
-statecache_code statecache_settle(statecache_session* session, statecache_ticket ticket,
+statecache_code statecache_settle(statecache_session* session,
+                                  statecache_ticket ticket,
                                   int64_t timeout_us) noexcept {
-  return session == nullptr ? null_pointer() : failed(session->session.settle(ticket, to_micros(timeout_us)));
+  return session == nullptr ? null_pointer()
+                            : failed(session->session.settle(ticket, to_micros(timeout_us)));
 }
 
 statecache_code statecache_drain(statecache_session* session, int64_t timeout_us) noexcept {
-  return session == nullptr ? null_pointer() : failed(session->session.drain(to_micros(timeout_us)));
+  return session == nullptr ? null_pointer()
+                            : failed(session->session.drain(to_micros(timeout_us)));
 }
 
-statecache_code statecache_admin(const char* socket_path, const char* command, const char* const* arguments,
-                                 size_t argument_count, const uint32_t* tokens, size_t token_count,
-                                 int64_t timeout_us, char** json) noexcept {
+statecache_code statecache_admin(const char* socket_path,
+                                 const char* command,
+                                 const char* const* arguments,
+                                 size_t argument_count,
+                                 const uint32_t* tokens,
+                                 size_t token_count,
+                                 int64_t timeout_us,
+                                 char** json) noexcept {
   if (json == nullptr) return null_pointer();
   return guarded([&]() -> statecache_code {
     AdminArguments with;
     SC_C_TRY(to_admin(socket_path, command, arguments, argument_count, tokens, token_count, with));
-    const auto reply =
-        admin(socket_path, command, with.arguments, with.tokens, limit_or(timeout_us, std::chrono::minutes(10)));
+    const auto reply = admin(socket_path,
+                             command,
+                             with.arguments,
+                             with.tokens,
+                             limit_or(timeout_us, std::chrono::minutes(10)));
     if (!reply) return failed(reply.status());
     char* copy = new char[reply->size() + 1];
     std::memcpy(copy, reply->c_str(), reply->size() + 1);
@@ -325,19 +369,31 @@ statecache_code statecache_admin(const char* socket_path, const char* command, c
   });
 }
 
-void statecache_free(char* text) noexcept { delete[] text; }
+void statecache_free(char* text) noexcept {
+  delete[] text;
+}
 
-statecache_code statecache_admin_stream(const char* socket_path, const char* command,
-                                        const char* const* arguments, size_t argument_count,
-                                        const uint32_t* tokens, size_t token_count,
-                                        int (*each)(void* user, const char* json), void* user,
+statecache_code statecache_admin_stream(const char* socket_path,
+                                        const char* command,
+                                        const char* const* arguments,
+                                        size_t argument_count,
+                                        const uint32_t* tokens,
+                                        size_t token_count,
+                                        int (*each)(void* user, const char* json),
+                                        void* user,
                                         int64_t idle_us) noexcept {
   if (each == nullptr) return null_pointer();
   return guarded([&]() -> statecache_code {
     AdminArguments with;
     SC_C_TRY(to_admin(socket_path, command, arguments, argument_count, tokens, token_count, with));
-    const auto tell = [&](std::string_view json) { return each(user, std::string(json).c_str()) != 0; };
-    return failed(admin_stream(socket_path, command, with.arguments, with.tokens, tell,
+    const auto tell = [&](std::string_view json) {
+      return each(user, std::string(json).c_str()) != 0;
+    };
+    return failed(admin_stream(socket_path,
+                               command,
+                               with.arguments,
+                               with.tokens,
+                               tell,
                                limit_or(idle_us, std::chrono::hours(24))));
   });
 }

@@ -28,8 +28,14 @@ namespace statecache::c {
 /// Remembers the text for statecache_last_error() and returns the code.
 statecache_code failed(statecache_code code, const char* text) noexcept;
 statecache_code failed(const Status& status) noexcept;
-inline statecache_code bad_argument(const char* text) noexcept { return failed(STATECACHE_INVALID_ARGUMENT, text); }
-inline statecache_code null_pointer() noexcept { return bad_argument("a null pointer"); }
+
+inline statecache_code bad_argument(const char* text) noexcept {
+  return failed(STATECACHE_INVALID_ARGUMENT, text);
+}
+
+inline statecache_code null_pointer() noexcept {
+  return bad_argument("a null pointer");
+}
 
 /// Runs `call` (which returns a statecache_code); no exception leaves.
 template <class Call>
@@ -43,8 +49,8 @@ statecache_code guarded(Call call) noexcept {
   }
 }
 
-/// The size that the struct had when it was first released: nothing smaller is taken. Give the number
-/// here when a struct grows.
+/// The size that the struct had when it was first released: nothing smaller is taken. Give the
+/// number here when a struct grows.
 template <class T>
 inline constexpr std::uint32_t kFirstSize = sizeof(T);
 
@@ -55,9 +61,11 @@ statecache_code take(const void* from, std::uint32_t size, T& out) noexcept {
     return bad_argument("a struct_size that is too small: use the _INIT macros");
   }
   const auto* bytes = static_cast<const unsigned char*>(from);
-  const bool unknown = std::any_of(bytes + std::min<std::size_t>(size, sizeof(T)), bytes + size,
+  const bool unknown = std::any_of(bytes + std::min<std::size_t>(size, sizeof(T)),
+                                   bytes + size,
                                    [](unsigned char b) { return b != 0; });
-  if (unknown) return failed(STATECACHE_UNSUPPORTED, "a struct with fields that this library does not know");
+  if (unknown)
+    return failed(STATECACHE_UNSUPPORTED, "a struct with fields that this library does not know");
   std::memcpy(&out, from, std::min<std::size_t>(size, sizeof(T)));
   return STATECACHE_OK;
 }
@@ -105,13 +113,16 @@ template <class T>
 class Rows {
  public:
   Rows(std::uint32_t stride, std::size_t count) : stride_(stride), bytes_(stride * count) {}
+
   void put(std::size_t i, T row) noexcept {
     row.struct_size = stride_;
     std::memcpy(bytes_.data() + i * stride_, &row, std::min<std::size_t>(stride_, sizeof(T)));
   }
+
   [[nodiscard]] const T* data() const noexcept {
     return bytes_.empty() ? nullptr : reinterpret_cast<const T*>(bytes_.data());
   }
+
   [[nodiscard]] static bool fits(std::uint32_t stride) noexcept {
     return stride >= kFirstSize<T> && stride <= 65536 && stride % alignof(T) == 0;
   }
@@ -127,6 +138,8 @@ inline Digest to_digest(const statecache_digest& from) noexcept {
   return out;
 }
 
-inline Micros to_micros(std::int64_t us) noexcept { return Micros(std::max<std::int64_t>(us, 0)); }
+inline Micros to_micros(std::int64_t us) noexcept {
+  return Micros(std::max<std::int64_t>(us, 0));
+}
 
 }  // namespace statecache::c

@@ -40,8 +40,7 @@ constexpr auto kPatience = std::chrono::seconds(30);
 constexpr std::size_t kRequestBytes =
     sizeof(wire::Request) + sizeof(wire::BeginArgs) + kPromptTokens * sizeof(Token);
 constexpr std::size_t kReplyBytes = 2 * sizeof(wire::Completion) + sizeof(wire::AnswerRecord) +
-                                    sizeof(wire::PointRecord) +
-                                    kPieces * sizeof(wire::PieceRecord);
+                                    sizeof(wire::PointRecord) + kPieces * sizeof(wire::PieceRecord);
 
 using Prompt = std::vector<statecache::Token>;
 
@@ -101,9 +100,7 @@ class Floor {
       std::memcpy(request.data() + kRequestBytes - kPromptTokens * sizeof(Token),
                   prompt.data(),
                   kPromptTokens * sizeof(Token));
-      std::memcpy(request.data(),
-                  head_.data(),
-                  kRequestBytes - kPromptTokens * sizeof(Token));
+      std::memcpy(request.data(), head_.data(), kRequestBytes - kPromptTokens * sizeof(Token));
       sent_ = next;
       shared_->there.store(next, std::memory_order_release);
       while (shared_->back.load(std::memory_order_acquire) != next)
@@ -302,7 +299,8 @@ Result<IpcReport> bench_ipc(const IpcPlan& plan) {
   PrivateDaemon daemon;
   const std::uint32_t tree = std::max(plan.tree_objects / kPieces + 1, plan.prompts);
   const std::uint64_t bytes = std::uint64_t{tree} * kPieces * kBlockBytes;
-  SC_TRY(daemon.start({}, {fmt::format("host.capacity={}MiB", (bytes >> 20U) + 64), "nvme.capacity=0"}));
+  SC_TRY(daemon.start(
+      {}, {fmt::format("host.capacity={}MiB", (bytes >> 20U) + 64), "nvme.capacity=0"}));
   SC_ASSIGN(Requests requests, Requests::attach(daemon.socket()));
   IpcReport report;
   std::vector<Prompt> prompts = make_prompts(tree);

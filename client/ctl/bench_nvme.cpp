@@ -76,8 +76,10 @@ Result<std::string> bench_nvme(const NvmeBenchCall& call) {
   const std::string file = daemon.folder() + "/fio";
   // First writing: what follows meets extents that are written.
   if (fio(file, call, false, 4) <= 0) return json;
-  const double write = fio(file, call, false, std::max<std::uint64_t>(1, number_in(json, "write_depth")));
-  const double read = fio(file, call, true, std::max<std::uint64_t>(1, number_in(json, "read_depth")));
+  const double write =
+      fio(file, call, false, std::max<std::uint64_t>(1, number_in(json, "write_depth")));
+  const double read =
+      fio(file, call, true, std::max<std::uint64_t>(1, number_in(json, "read_depth")));
   json.pop_back();
   json += fmt::format(",\"fio_read_gb_per_s\":{:.4f},\"fio_write_gb_per_s\":{:.4f}}}", read, write);
   return json;

@@ -11,14 +11,14 @@
 namespace statecached::ctl {
 
 struct NvmeBenchCall {
-  std::string socket;                    ///< of the running daemon, with `attach`
-  std::string folder;                    ///< where a private daemon puts its drive
-  std::uint64_t block = 1ULL << 20U;     ///< bytes
+  std::string socket;                 ///< of the running daemon, with `attach`
+  std::string folder;                 ///< where a private daemon puts its drive
+  std::uint64_t block = 1ULL << 20U;  ///< bytes
   std::uint64_t file_bytes = 512ULL << 20U;
   std::uint32_t pairs = 9;
   std::uint32_t demand_reads = 4000;
-  bool attach = false;                   ///< use the running daemon and its first drive
-  bool fio = true;                       ///< private daemon only
+  bool attach = false;  ///< use the running daemon and its first drive
+  bool fio = true;      ///< private daemon only
 };
 
 /// JSON text. Errors: the daemon did not start or refused (no room on the drive, --size).

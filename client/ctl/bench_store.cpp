@@ -232,9 +232,8 @@ class Bench {
         checksum_ ^= bare_fused_copy(to, in, bytes, turn).low;
       }));
     }
-    hash_.push_back(each([&](std::byte*, const std::byte* in) {
-      checksum_ ^= XXH3_128bits(in, bytes).low64;
-    }));
+    hash_.push_back(
+        each([&](std::byte*, const std::byte* in) { checksum_ ^= XXH3_128bits(in, bytes).low64; }));
   }
 
   CopyPlan plan_;
@@ -274,7 +273,8 @@ Result<CopyReport> bench_copies(const CopyPlan& wish) {
 
 std::string to_json(const CopyReport& r) {
   std::string out = fmt::format(
-      "{{\"gb_per_s\":{:.3f},\"ceiling_gb_per_s\":{:.3f},\"ratio\":{:.3f},\"memcpy_gb_per_s\":{:.3f},"
+      "{{\"gb_per_s\":{:.3f},\"ceiling_gb_per_s\":{:.3f},\"ratio\":{:.3f},\"memcpy_gb_per_s\":{:."
+      "3f},"
       "\"streaming_gb_per_s\":{:.3f},\"hash_gb_per_s\":{:.3f},\"object_bytes\":{},\"rounds\":{}",
       r.gb_per_s,
       r.ceiling(),
@@ -294,12 +294,15 @@ std::string to_json(const CopyReport& r) {
 
 std::string to_text(const CopyReport& r) {
   const bool staged = r.plan.path == StorePath::staged;
-  std::string out = fmt::format("{}, objects of {}: {:.2f} GB/s, {:.0f} % of {}\n",
-                                r.plan.restore ? "restore" : staged ? "staged store" : "store",
-                                format_size(r.plan.object_bytes),
-                                r.gb_per_s,
-                                100 * r.ratio(),
-                                staged ? "a bare loop that copies and hashes" : "the best plain copy");
+  std::string out =
+      fmt::format("{}, objects of {}: {:.2f} GB/s, {:.0f} % of {}\n",
+                  r.plan.restore ? "restore"
+                  : staged       ? "staged store"
+                                 : "store",
+                  format_size(r.plan.object_bytes),
+                  r.gb_per_s,
+                  100 * r.ratio(),
+                  staged ? "a bare loop that copies and hashes" : "the best plain copy");
   out += fmt::format("memcpy {:.2f}, streaming {:.2f}, XXH3-128 {:.2f} GB/s\n",
                      r.memcpy_gb_per_s,
                      r.streaming_gb_per_s,

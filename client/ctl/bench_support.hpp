@@ -4,7 +4,6 @@
 #include "base/result.hpp"
 
 #include "statecache/status.hpp"
-
 #include <sys/types.h>
 
 #include <chrono>
@@ -27,6 +26,7 @@ struct TwoCores {
   int ours = 0;
   int theirs = 0;
 };
+
 [[nodiscard]] TwoCores two_cores();
 /// Every thread of the process; 0: this thread only.
 void pin(pid_t process, int core);
@@ -35,7 +35,9 @@ void pin(pid_t process, int core);
 class Child {
  public:
   Child() = default;
+
   explicit Child(pid_t pid) : pid_(pid) {}
+
   Child(Child&& other) noexcept;
   Child& operator=(Child&& other) noexcept;
   Child(const Child&) = delete;
@@ -43,6 +45,7 @@ class Child {
   ~Child();
 
   [[nodiscard]] bool ended();
+
   [[nodiscard]] pid_t pid() const noexcept { return pid_; }
 
  private:

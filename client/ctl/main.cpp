@@ -204,7 +204,8 @@ void commands(CLI::App& app, Call& call) {
   how->require_option(1);
   explain->callback([&call] { call.message.command = "explain"; });
 
-  CLI::App* rm = app.add_subcommand("rm", "forget a namespace, or what a tenant stored, in every tier");
+  CLI::App* rm =
+      app.add_subcommand("rm", "forget a namespace, or what a tenant stored, in every tier");
   auto* what = rm->add_option_group("what");
   what->add_option("namespace", call.ns, "which");
   what->add_option("--tenant", call.tenant, "all that this tenant stored, and what hangs on it");
@@ -240,9 +241,11 @@ void commands(CLI::App& app, Call& call) {
       ->check(CLI::Range(128U, 2'000'000U));
   ipc->callback([&call] { call.message.command = "bench ipc"; });
   CLI::App* store = bench->add_subcommand("store", "an engine's memory into the arena");
-  store->add_option_function<std::string>(
-           "--path", [&call](const std::string& path) { call.staged = path == "staged"; },
-           "trusted: written in place; staged: by the daemon, which copies and hashes")
+  store
+      ->add_option_function<std::string>(
+          "--path",
+          [&call](const std::string& path) { call.staged = path == "staged"; },
+          "trusted: written in place; staged: by the daemon, which copies and hashes")
       ->check(CLI::IsMember({"trusted", "staged"}));
   store->callback([&call] { call.message.command = "bench store"; });
   CLI::App* restore = bench->add_subcommand("restore", "the arena into an engine's memory");

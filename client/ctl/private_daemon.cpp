@@ -31,8 +31,7 @@ std::string PrivateDaemon::last_words() const {
   return line == std::string::npos ? text : text.substr(line + 1);
 }
 
-Result<> PrivateDaemon::start(const std::string& folder,
-                              const std::vector<std::string>& settings) {
+Result<> PrivateDaemon::start(const std::string& folder, const std::vector<std::string>& settings) {
   std::error_code error;
   const auto program =
       std::filesystem::read_symlink("/proc/self/exe", error).parent_path() / "statecached";

@@ -132,7 +132,8 @@ std::string namespaces(const Json& j) {
 }
 
 std::string tenants(const Json& j) {
-  std::vector<Row> rows{{"tenant", "quota", "device", "host", "nvme", "writing", "objects", "refused", "clients"}};
+  std::vector<Row> rows{
+      {"tenant", "quota", "device", "host", "nvme", "writing", "objects", "refused", "clients"}};
   for (const Json& t : j.at("tenants")) {
     const Json& bytes = t.at("bytes");
     rows.push_back({text(t.at("tenant")),
@@ -275,12 +276,12 @@ std::string shown(const std::string& command, const Json& j) {
                        text(j.at("bad")));
   }
   if (command == "audit")
-    return j.at("sound").get<bool>() ? std::string("every ledger adds up\n") : text(j.at("why")) + "\n";
+    return j.at("sound").get<bool>() ? std::string("every ledger adds up\n")
+                                     : text(j.at("why")) + "\n";
   if (command == "rm")
-    return fmt::format(
-        "{}: {} objects forgotten\n",
-        text(j.contains("tenant") ? j.at("tenant") : j.at("namespace")),
-        text(j.at("objects_removed")));
+    return fmt::format("{}: {} objects forgotten\n",
+                       text(j.contains("tenant") ? j.at("tenant") : j.at("namespace")),
+                       text(j.at("objects_removed")));
   return j.dump(2) + "\n";
 }
 

@@ -14,7 +14,9 @@ using statecache::Grant;
 
 constexpr std::size_t kWantsAtOnce = 256;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 /// Of this thread.
 double cpu_seconds() {
@@ -27,8 +29,10 @@ double cpu_seconds() {
 class InCache {
  public:
   InCache(double& part, Turn& turn) : part_(part), turn_(turn) {}
+
   InCache(const InCache&) = delete;
   InCache& operator=(const InCache&) = delete;
+
   ~InCache() {
     part_ += seconds_since(start_);
     turn_.cache_cpu += cpu_seconds() - cpu_;
@@ -102,7 +106,8 @@ void Engine::restore(const Request& request, Turn& turn) {
       whole = whole && engine::load(model_, sequence_, piece.group, piece.first, end, piece.where);
       const auto tier = static_cast<std::size_t>(piece.tier);
       turn.lowest = std::max(turn.lowest, piece.tier);
-      if (piece.group == groups_.attention && tier < turn.by_tier.size()) turn.by_tier[tier] += piece.valid;
+      if (piece.group == groups_.attention && tier < turn.by_tier.size())
+        turn.by_tier[tier] += piece.valid;
     }
     turn.hit = lease->tokens;
   }
@@ -114,7 +119,8 @@ void Engine::restore(const Request& request, Turn& turn) {
     turn.by_tier = {};
     sequence_ = model_.start(request.adapter);
     if (team_ != nullptr) team_->reset(request.adapter);
-    if (whole && !agreed) good({statecache::Errc::internal, "a worker could not load its part"}, "load", turn);
+    if (whole && !agreed)
+      good({statecache::Errc::internal, "a worker could not load its part"}, "load", turn);
     return;
   }
   sequence_.length = turn.hit;
@@ -144,8 +150,9 @@ void Engine::advance(std::span<const Token> tokens, const Request& request, Turn
   stale_.length = sequence_.length;
 }
 
-/// In chunks, cut at every position where a checkpoint is wished for: there the state is saved as it passes.
-/// The space is asked for before the chunk is computed, so that the answer is there when it is done.
+/// In chunks, cut at every position where a checkpoint is wished for: there the state is saved as
+/// it passes. The space is asked for before the chunk is computed, so that the answer is there when
+/// it is done.
 void Engine::prefill(const Request& request, Turn& turn, std::span<const std::uint32_t> wishes) {
   std::set<std::uint32_t> stops(wishes.begin(), wishes.end());
   const auto size = static_cast<std::uint32_t>(request.prompt.size());
@@ -163,8 +170,9 @@ void Engine::prefill(const Request& request, Turn& turn, std::span<const std::ui
   }
 }
 
-/// The tokens that follow. Space for the end of the sequence is asked for before its last step, as in prefill. (An
-/// engine that learns from a step that it was the last one asks then, and waits when it has answered its user.)
+/// The tokens that follow. Space for the end of the sequence is asked for before its last step, as
+/// in prefill. (An engine that learns from a step that it was the last one asks then, and waits
+/// when it has answered its user.)
 void Engine::decode(const Request& request, Turn& turn) {
   while (turn.generated.size() < request.generate) {
     const Token next = turn.generated.back();
@@ -197,7 +205,8 @@ std::vector<statecache::Want> Engine::wants(std::uint32_t here, bool last) {
   if (groups_.window != Groups{}.window) {
     const std::uint32_t window = model_.config().window;
     const std::uint32_t from = here > window ? here - window : 0;
-    for (std::uint32_t first = from - from % cell; first < here; first += cell) window_cells_.insert(first);
+    for (std::uint32_t first = from - from % cell; first < here; first += cell)
+      window_cells_.insert(first);
     while (!window_cells_.empty()) {
       const std::uint32_t first = *window_cells_.begin();
       const std::uint32_t end = std::min(first + cell, until);
@@ -210,7 +219,9 @@ std::vector<statecache::Want> Engine::wants(std::uint32_t here, bool last) {
   return out;
 }
 
-void Engine::fill(const statecache::Slot& slot, Turn& turn, std::vector<statecache::Filled>& filled) {
+void Engine::fill(const statecache::Slot& slot,
+                  Turn& turn,
+                  std::vector<statecache::Filled>& filled) {
   const bool stale = options_.fault == Fault::state_one_off && slot.group == groups_.recurrent;
   const Sequence& from = stale ? stale_ : sequence_;
   bool done = false;
@@ -219,7 +230,8 @@ void Engine::fill(const statecache::Slot& slot, Turn& turn, std::vector<statecac
     std::vector<std::byte> content(bytes);
     const statecache::Extent all{content.data(), bytes};
     done = store(model_, from, slot.group, slot.first, slot.end, {&all, 1});
-    std::fill(content.begin() + static_cast<std::ptrdiff_t>(bytes / 2), content.end(), std::byte{0});
+    std::fill(
+        content.begin() + static_cast<std::ptrdiff_t>(bytes / 2), content.end(), std::byte{0});
     std::size_t at = 0;
     for (const statecache::Extent& extent : slot.where) {
       const std::size_t part = std::min(extent.bytes, bytes - at);
@@ -266,7 +278,10 @@ void Engine::save(Turn& turn) {
   }
   if (!filled.empty()) {
     good(session_->commit(filled), "commit", turn);
-    if (team_ != nullptr) good(team_->save(static_cast<std::uint32_t>(filled.size()), options_.patience), "a worker's save", turn);
+    if (team_ != nullptr)
+      good(team_->save(static_cast<std::uint32_t>(filled.size()), options_.patience),
+           "a worker's save",
+           turn);
   }
 }
 
@@ -274,14 +289,18 @@ void Engine::end(const Request& request, Turn& turn) {
   if (ticket_ == 0) return;
   const InCache timed(turn.end, turn);
   // The last token generated was never fed: its state is not computed.
-  good(session_->append(ticket_, std::span(turn.generated).subspan(appended_), {}, sequence_.length), "append", turn);
+  good(
+      session_->append(ticket_, std::span(turn.generated).subspan(appended_), {}, sequence_.length),
+      "append",
+      turn);
   if (request.keep_open) {
     turn.ticket = ticket_;
   } else {
     statecache::Report report;
     report.computed = sequence_.length;
     report.prefilled = static_cast<std::uint32_t>(request.prompt.size()) - turn.hit;
-    report.prefill = std::chrono::duration_cast<statecache::Micros>(std::chrono::duration<double>(turn.prefill));
+    report.prefill =
+        std::chrono::duration_cast<statecache::Micros>(std::chrono::duration<double>(turn.prefill));
     good(session_->finish(ticket_, report), "finish", turn);
     good(session_->release(ticket_), "release", turn);
   }

@@ -1,7 +1,7 @@
 #pragma once
-// The kernels' source, compiled once for each instruction set: see math_portable.cpp and math_avx2.cpp, which
-// define STATECACHED_ENGINE_ISA. Eight lanes are written out with the compiler's vector types; without AVX it
-// makes two halves of each.
+// The kernels' source, compiled once for each instruction set: see math_portable.cpp and
+// math_avx2.cpp, which define STATECACHED_ENGINE_ISA. Eight lanes are written out with the
+// compiler's vector types; without AVX it makes two halves of each.
 
 #include "client/engine/math.hpp"
 
@@ -20,11 +20,21 @@ inline V load(const float* p) {
   std::memcpy(&v, p, sizeof v);
   return v;
 }
-inline void store(float* p, V v) { std::memcpy(p, &v, sizeof v); }
-inline V all(float x) { return V{x, x, x, x, x, x, x, x}; }
-inline float sum(V v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
 
-/// e^x to about two units in the last place: x = n ln 2 + r with |r| <= ln 2 / 2, Taylor to the seventh degree.
+inline void store(float* p, V v) {
+  std::memcpy(p, &v, sizeof v);
+}
+
+inline V all(float x) {
+  return V{x, x, x, x, x, x, x, x};
+}
+
+inline float sum(V v) {
+  return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]));
+}
+
+/// e^x to about two units in the last place: x = n ln 2 + r with |r| <= ln 2 / 2, Taylor to the
+/// seventh degree.
 inline V exponential(V x) {
   x = x < all(-87.0F) ? all(-87.0F) : x;
   x = x > all(87.0F) ? all(87.0F) : x;
@@ -44,13 +54,21 @@ inline V exponential(V x) {
   return p * scale;
 }
 
-inline V silu(V x) { return x / (all(1.0F) + exponential(-x)); }
+inline V silu(V x) {
+  return x / (all(1.0F) + exponential(-x));
+}
 
 template <std::size_t T>
-void tile(const float* x, std::size_t x_stride, const float* panel, std::size_t in, float* y, std::size_t y_stride) {
+void tile(const float* x,
+          std::size_t x_stride,
+          const float* panel,
+          std::size_t in,
+          float* y,
+          std::size_t y_stride) {
   V left[T];
   V right[T];
-  for (std::size_t t = 0; t < T; ++t) left[t] = right[t] = all(0.0F);
+  for (std::size_t t = 0; t < T; ++t)
+    left[t] = right[t] = all(0.0F);
   for (std::size_t i = 0; i < in; ++i) {
     const V a = load(panel + i * kPanel);
     const V b = load(panel + i * kPanel + 8);
@@ -66,48 +84,70 @@ void tile(const float* x, std::size_t x_stride, const float* panel, std::size_t 
   }
 }
 
-void matmul(const float* x, std::size_t x_stride, const float* panels, std::size_t in, std::size_t panel_count,
-            float* y, std::size_t y_stride, std::size_t tokens) {
+void matmul(const float* x,
+            std::size_t x_stride,
+            const float* panels,
+            std::size_t in,
+            std::size_t panel_count,
+            float* y,
+            std::size_t y_stride,
+            std::size_t tokens) {
   for (std::size_t p = 0; p < panel_count; ++p) {
     const float* panel = panels + p * in * kPanel;
     float* out = y + p * kPanel;
     std::size_t t = 0;
-    for (; t + 4 <= tokens; t += 4) tile<4>(x + t * x_stride, x_stride, panel, in, out + t * y_stride, y_stride);
-    for (; t < tokens; ++t) tile<1>(x + t * x_stride, x_stride, panel, in, out + t * y_stride, y_stride);
+    for (; t + 4 <= tokens; t += 4)
+      tile<4>(x + t * x_stride, x_stride, panel, in, out + t * y_stride, y_stride);
+    for (; t < tokens; ++t)
+      tile<1>(x + t * x_stride, x_stride, panel, in, out + t * y_stride, y_stride);
   }
 }
 
-/// Turns scores into weights (not yet divided by their sum, which it returns). Entries up to a multiple of 8 are set.
+/// Turns scores into weights (not yet divided by their sum, which it returns). Entries up to a
+/// multiple of 8 are set.
 float soften(float* scores, std::size_t count) {
   const std::size_t padded = (count + 7) / 8 * 8;
-  for (std::size_t j = count; j < padded; ++j) scores[j] = scores[0];
+  for (std::size_t j = count; j < padded; ++j)
+    scores[j] = scores[0];
   V top = load(scores);
   for (std::size_t j = 8; j < padded; j += 8) {
     const V s = load(scores + j);
     top = top < s ? s : top;
   }
   float most = top[0];
-  for (std::size_t lane = 1; lane < 8; ++lane) most = most < top[lane] ? top[lane] : most;
-  for (std::size_t j = 0; j < padded; j += 8) store(scores + j, exponential(load(scores + j) - all(most)));
-  for (std::size_t j = count; j < padded; ++j) scores[j] = 0.0F;
+  for (std::size_t lane = 1; lane < 8; ++lane)
+    most = most < top[lane] ? top[lane] : most;
+  for (std::size_t j = 0; j < padded; j += 8)
+    store(scores + j, exponential(load(scores + j) - all(most)));
+  for (std::size_t j = count; j < padded; ++j)
+    scores[j] = 0.0F;
   V total = all(0.0F);
-  for (std::size_t j = 0; j < padded; j += 8) total += load(scores + j);
+  for (std::size_t j = 0; j < padded; j += 8)
+    total += load(scores + j);
   return sum(total);
 }
 
 template <std::size_t H>  // eighths of a head
-void attend_head(const float* q, std::size_t queries, const float* k, const float* v, std::size_t stride,
-                 std::size_t count, float* scratch, float* out) {
+void attend_head(const float* q,
+                 std::size_t queries,
+                 const float* k,
+                 const float* v,
+                 std::size_t stride,
+                 std::size_t count,
+                 float* scratch,
+                 float* out) {
   const std::size_t padded = (count + 7) / 8 * 8;
   const float scale = 1.0F / std::sqrt(static_cast<float>(8 * H));
   for (std::size_t g = 0; g < queries; ++g) {
     V query[H];
-    for (std::size_t d = 0; d < H; ++d) query[d] = load(q + (g * H + d) * 8) * all(scale);
+    for (std::size_t d = 0; d < H; ++d)
+      query[d] = load(q + (g * H + d) * 8) * all(scale);
     float* scores = scratch + g * padded;
     for (std::size_t j = 0; j < count; ++j) {
       const float* key = k + j * stride;
       V dot = query[0] * load(key);
-      for (std::size_t d = 1; d < H; ++d) dot += query[d] * load(key + d * 8);
+      for (std::size_t d = 1; d < H; ++d)
+        dot += query[d] * load(key + d * 8);
       scores[j] = sum(dot);
     }
   }
@@ -115,25 +155,42 @@ void attend_head(const float* q, std::size_t queries, const float* k, const floa
     float* weights = scratch + g * padded;
     const float total = soften(weights, count);
     V mixed[H];
-    for (std::size_t d = 0; d < H; ++d) mixed[d] = all(0.0F);
+    for (std::size_t d = 0; d < H; ++d)
+      mixed[d] = all(0.0F);
     for (std::size_t j = 0; j < count; ++j) {
       const V weight = all(weights[j]);
-      for (std::size_t d = 0; d < H; ++d) mixed[d] += weight * load(v + j * stride + d * 8);
+      for (std::size_t d = 0; d < H; ++d)
+        mixed[d] += weight * load(v + j * stride + d * 8);
     }
-    for (std::size_t d = 0; d < H; ++d) store(out + (g * H + d) * 8, mixed[d] / all(total));
+    for (std::size_t d = 0; d < H; ++d)
+      store(out + (g * H + d) * 8, mixed[d] / all(total));
   }
 }
 
-void attend(const float* q, std::size_t queries, std::size_t head, const float* k, const float* v,
-            std::size_t stride, std::size_t count, float* scratch, float* out) {
+void attend(const float* q,
+            std::size_t queries,
+            std::size_t head,
+            const float* k,
+            const float* v,
+            std::size_t stride,
+            std::size_t count,
+            float* scratch,
+            float* out) {
   if (head == 16) attend_head<2>(q, queries, k, v, stride, count, scratch, out);
   if (head == 32) attend_head<4>(q, queries, k, v, stride, count, scratch, out);
   if (head == 64) attend_head<8>(q, queries, k, v, stride, count, scratch, out);
 }
 
 template <std::size_t H>
-void scan_head(float* h, const float* x, const float* b, const float* c, std::size_t states, float decay,
-               float dt, float skip, float* y) {
+void scan_head(float* h,
+               const float* x,
+               const float* b,
+               const float* c,
+               std::size_t states,
+               float decay,
+               float dt,
+               float skip,
+               float* y) {
   V in[H];
   V out[H];
   for (std::size_t d = 0; d < H; ++d) {
@@ -150,11 +207,20 @@ void scan_head(float* h, const float* x, const float* b, const float* c, std::si
       out[d] += read * now;
     }
   }
-  for (std::size_t d = 0; d < H; ++d) store(y + d * 8, out[d]);
+  for (std::size_t d = 0; d < H; ++d)
+    store(y + d * 8, out[d]);
 }
 
-void scan(float* h, const float* x, const float* b, const float* c, std::size_t states, std::size_t head,
-          float decay, float dt, float skip, float* y) {
+void scan(float* h,
+          const float* x,
+          const float* b,
+          const float* c,
+          std::size_t states,
+          std::size_t head,
+          float decay,
+          float dt,
+          float skip,
+          float* y) {
   if (head == 16) scan_head<2>(h, x, b, c, states, decay, dt, skip, y);
   if (head == 32) scan_head<4>(h, x, b, c, states, decay, dt, skip, y);
   if (head == 64) scan_head<8>(h, x, b, c, states, decay, dt, skip, y);
@@ -163,20 +229,24 @@ void scan(float* h, const float* x, const float* b, const float* c, std::size_t 
 void conv4(const float* rows, const float* taps, const float* bias, std::size_t width, float* out) {
   for (std::size_t i = 0; i < width; i += 8) {
     V value = load(bias + i);
-    for (std::size_t k = 0; k < 4; ++k) value += load(taps + k * width + i) * load(rows + k * width + i);
+    for (std::size_t k = 0; k < 4; ++k)
+      value += load(taps + k * width + i) * load(rows + k * width + i);
     store(out + i, silu(value));
   }
 }
 
 void norm(const float* x, const float* gain, std::size_t width, float* out) {
   V squares = all(0.0F);
-  for (std::size_t i = 0; i < width; i += 8) squares += load(x + i) * load(x + i);
+  for (std::size_t i = 0; i < width; i += 8)
+    squares += load(x + i) * load(x + i);
   const float scale = 1.0F / std::sqrt(sum(squares) / static_cast<float>(width) + 1e-5F);
-  for (std::size_t i = 0; i < width; i += 8) store(out + i, load(x + i) * all(scale) * load(gain + i));
+  for (std::size_t i = 0; i < width; i += 8)
+    store(out + i, load(x + i) * all(scale) * load(gain + i));
 }
 
 void gate(const float* g, const float* x, std::size_t width, float* out) {
-  for (std::size_t i = 0; i < width; i += 8) store(out + i, silu(load(g + i)) * load(x + i));
+  for (std::size_t i = 0; i < width; i += 8)
+    store(out + i, silu(load(g + i)) * load(x + i));
 }
 
 }  // namespace

@@ -11,7 +11,9 @@ extern const Math kMath;
 }
 #endif
 
-const Math& portable_math() { return portable::kMath; }
+const Math& portable_math() {
+  return portable::kMath;
+}
 
 const Math& math() {
 #ifdef STATECACHED_ENGINE_AVX2

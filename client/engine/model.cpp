@@ -11,7 +11,8 @@
 namespace statecached::engine {
 namespace {
 
-constexpr std::size_t kChunk = 64;  // tokens computed at a time: their rows fit the second-level cache
+// tokens computed at a time: their rows fit the second-level cache
+constexpr std::size_t kChunk = 64;
 
 /// In (-1, 1), from a seed and a place.
 float random_at(std::uint64_t seed, std::uint64_t place) {
@@ -19,13 +20,20 @@ float random_at(std::uint64_t seed, std::uint64_t place) {
   return (static_cast<float>(bits) - 8388607.5F) / 8388608.0F;
 }
 
-std::vector<float> random_row(std::uint64_t seed, std::size_t from, std::size_t count, float around, float spread) {
+std::vector<float> random_row(std::uint64_t seed,
+                              std::size_t from,
+                              std::size_t count,
+                              float around,
+                              float spread) {
   std::vector<float> out(count);
-  for (std::size_t i = 0; i < count; ++i) out[i] = around + spread * random_at(seed, from + i);
+  for (std::size_t i = 0; i < count; ++i)
+    out[i] = around + spread * random_at(seed, from + i);
   return out;
 }
 
-float softplus(float x) { return std::max(x, 0.0F) + std::log1p(std::exp(-std::fabs(x))); }
+float softplus(float x) {
+  return std::max(x, 0.0F) + std::log1p(std::exp(-std::fabs(x)));
+}
 
 }  // namespace
 
@@ -35,14 +43,23 @@ struct Model::Matrix {
   std::vector<float> data;
 
   Matrix() = default;
-  Matrix(std::uint64_t seed, std::size_t rows, std::size_t from, std::size_t count, float gain = 1.0F)
-      : in(rows), panels(round_up(count, kPanel) / kPanel), data(panels * kPanel * rows) {
+
+  Matrix(std::uint64_t seed,
+         std::size_t rows,
+         std::size_t from,
+         std::size_t count,
+         float gain = 1.0F)
+      : in(rows),
+        panels(round_up(count, kPanel) / kPanel),
+        data(panels * kPanel * rows) {
     const float scale = gain * std::sqrt(3.0F / static_cast<float>(rows));
     for (std::size_t j = 0; j < count; ++j) {
       float* column = data.data() + j / kPanel * kPanel * rows + j % kPanel;
-      for (std::size_t i = 0; i < rows; ++i) column[i * kPanel] = scale * random_at(seed, (from + j) * rows + i);
+      for (std::size_t i = 0; i < rows; ++i)
+        column[i * kPanel] = scale * random_at(seed, (from + j) * rows + i);
     }
   }
+
   [[nodiscard]] std::size_t stride() const { return panels * kPanel; }
 };
 
@@ -50,8 +67,8 @@ struct Model::Layer {
   Mixer mixer = Mixer::recurrent;
   std::vector<float> gain, mlp_gain;
   Matrix out, mlp_gate, mlp_up, mlp_down;
-  Matrix q, k, v;                                    // attention
-  Matrix z, x, bc, dt;                               // recurrent
+  Matrix q, k, v;       // attention
+  Matrix z, x, bc, dt;  // recurrent
   std::vector<float> taps, bias, dt_bias, decay, skip, head_gain;
 };
 
@@ -90,7 +107,8 @@ ModelConfig ModelConfig::tiny() {
 }
 
 std::size_t ModelConfig::count(Mixer mixer) const {
-  return static_cast<std::size_t>(std::count(layers.begin(), layers.end(), static_cast<char>(mixer)));
+  return static_cast<std::size_t>(
+      std::count(layers.begin(), layers.end(), static_cast<char>(mixer)));
 }
 
 double ModelConfig::flops_per_token() const {
@@ -100,7 +118,8 @@ double ModelConfig::flops_per_token() const {
   const double a = d * head * (2 * query_heads + 2 * kv_heads);
   const double kinds = static_cast<double>(count(Mixer::attention) + count(Mixer::window));
   const double all = static_cast<double>(layers.size());
-  return 2 * (m * static_cast<double>(count(Mixer::recurrent)) + a * kinds + 3 * d * hidden * all + d * kVocabulary);
+  return 2 * (m * static_cast<double>(count(Mixer::recurrent)) + a * kinds + 3 * d * hidden * all +
+              d * kVocabulary);
 }
 
 double ModelConfig::flops_per_square() const {
@@ -112,7 +131,9 @@ double ModelConfig::flops_per_window_square() const {
 }
 
 Model::Model(ModelConfig config, Slice slice, const Math& math)
-    : config_(std::move(config)), slice_(slice), math_(math) {
+    : config_(std::move(config)),
+      slice_(slice),
+      math_(math) {
   const ModelConfig& c = config_;
   if (c.kv_heads % slice.shards != 0 || c.state_heads % slice.shards != 0) std::abort();
   const std::size_t group = c.query_heads / c.kv_heads;
@@ -150,7 +171,8 @@ Model::Model(ModelConfig config, Slice slice, const Math& math)
     const std::uint64_t bias = seed();
     const auto channels = [&](std::uint64_t from, std::uint64_t base, float spread) {
       std::vector<float> row = random_row(from, base + s * inner, inner, 0, spread);
-      const std::vector<float> shared = random_row(from, base + all_inner, std::size_t{2} * c.states, 0, spread);
+      const std::vector<float> shared =
+          random_row(from, base + all_inner, std::size_t{2} * c.states, 0, spread);
       row.insert(row.end(), shared.begin(), shared.end());
       return row;
     };
@@ -171,7 +193,8 @@ Model::Model(ModelConfig config, Slice slice, const Math& math)
   angles_.resize(std::size_t{c.tokens_max} * pairs * 2);
   for (std::size_t t = 0; t < c.tokens_max; ++t) {
     for (std::size_t i = 0; i < pairs; ++i) {
-      const double angle = static_cast<double>(t) * std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(pairs));
+      const double angle = static_cast<double>(t) *
+                           std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(pairs));
       angles_[(t * pairs + i) * 2] = static_cast<float>(std::cos(angle));
       angles_[(t * pairs + i) * 2 + 1] = static_cast<float>(std::sin(angle));
     }
@@ -202,12 +225,18 @@ void Runner::run(Sequence& sequence, std::span<const Token> tokens, std::span<fl
   for (std::size_t at = 0; at < tokens.size(); at += kChunk) {
     const auto part = tokens.subspan(at, std::min(kChunk, tokens.size() - at));
     const bool last = at + part.size() == tokens.size();
-    float* out = every ? logits.data() + at * kVocabulary : last && !logits.empty() ? logits.data() : nullptr;
+    float* out = every                     ? logits.data() + at * kVocabulary
+                 : last && !logits.empty() ? logits.data()
+                                           : nullptr;
     chunk(sequence, part, out, every);
   }
 }
 
-void Runner::attention(const Model::Layer& layer, Sequence::Kv& kv, std::uint32_t at, std::size_t tokens, std::uint32_t window) {
+void Runner::attention(const Model::Layer& layer,
+                       Sequence::Kv& kv,
+                       std::uint32_t at,
+                       std::size_t tokens,
+                       std::uint32_t window) {
   const ModelConfig& c = model_.config_;
   const Math& m = model_.math_;
   const std::size_t width = model_.kv_width();
@@ -218,9 +247,30 @@ void Runner::attention(const Model::Layer& layer, Sequence::Kv& kv, std::uint32_
   float* q = qkv_.data();
   float* k = q + tokens * layer.q.stride();
   float* v = k + tokens * layer.k.stride();
-  m.matmul(normed_.data(), c.width, layer.q.data.data(), c.width, layer.q.panels, q, layer.q.stride(), tokens);
-  m.matmul(normed_.data(), c.width, layer.k.data.data(), c.width, layer.k.panels, k, layer.k.stride(), tokens);
-  m.matmul(normed_.data(), c.width, layer.v.data.data(), c.width, layer.v.panels, v, layer.v.stride(), tokens);
+  m.matmul(normed_.data(),
+           c.width,
+           layer.q.data.data(),
+           c.width,
+           layer.q.panels,
+           q,
+           layer.q.stride(),
+           tokens);
+  m.matmul(normed_.data(),
+           c.width,
+           layer.k.data.data(),
+           c.width,
+           layer.k.panels,
+           k,
+           layer.k.stride(),
+           tokens);
+  m.matmul(normed_.data(),
+           c.width,
+           layer.v.data.data(),
+           c.width,
+           layer.v.panels,
+           v,
+           layer.v.stride(),
+           tokens);
   const auto rotate = [&](float* heads, std::size_t count, std::size_t position) {
     const float* angles = model_.angles_.data() + position * pairs * 2;
     for (std::size_t h = 0; h < count; ++h, heads += c.head) {
@@ -248,8 +298,15 @@ void Runner::attention(const Model::Layer& layer, Sequence::Kv& kv, std::uint32_
     scores_.resize(group * round_up(count, 8));
     for (std::size_t h = 0; h < width / c.head; ++h) {
       const std::size_t place = from * width + h * c.head;
-      m.attend(q + t * layer.q.stride() + h * group * c.head, group, c.head, kv.k.data() + place, kv.v.data() + place,
-               width, count, scores_.data(), mixed_.data() + t * mixed + model_.slice_.shard * own + h * group * c.head);
+      m.attend(q + t * layer.q.stride() + h * group * c.head,
+               group,
+               c.head,
+               kv.k.data() + place,
+               kv.v.data() + place,
+               width,
+               count,
+               scores_.data(),
+               mixed_.data() + t * mixed + model_.slice_.shard * own + h * group * c.head);
     }
   }
   if (gather_) gather_(mixed_.data(), mixed, own, tokens);
@@ -262,15 +319,44 @@ void Runner::recurrent(const Model::Layer& layer, Sequence::Recurrent& state, st
   const std::size_t inner = heads * c.state_head;
   const std::size_t channels = inner + std::size_t{2} * c.states;
   const std::size_t mixed = std::size_t{c.state_heads} * c.state_head;
-  qkv_.resize(tokens * (layer.z.stride() + layer.x.stride() + layer.bc.stride() + layer.dt.stride()));
+  qkv_.resize(tokens *
+              (layer.z.stride() + layer.x.stride() + layer.bc.stride() + layer.dt.stride()));
   float* z = qkv_.data();
   float* x = z + tokens * layer.z.stride();
   float* bc = x + tokens * layer.x.stride();
   float* dt = bc + tokens * layer.bc.stride();
-  m.matmul(normed_.data(), c.width, layer.z.data.data(), c.width, layer.z.panels, z, layer.z.stride(), tokens);
-  m.matmul(normed_.data(), c.width, layer.x.data.data(), c.width, layer.x.panels, x, layer.x.stride(), tokens);
-  m.matmul(normed_.data(), c.width, layer.bc.data.data(), c.width, layer.bc.panels, bc, layer.bc.stride(), tokens);
-  m.matmul(normed_.data(), c.width, layer.dt.data.data(), c.width, layer.dt.panels, dt, layer.dt.stride(), tokens);
+  m.matmul(normed_.data(),
+           c.width,
+           layer.z.data.data(),
+           c.width,
+           layer.z.panels,
+           z,
+           layer.z.stride(),
+           tokens);
+  m.matmul(normed_.data(),
+           c.width,
+           layer.x.data.data(),
+           c.width,
+           layer.x.panels,
+           x,
+           layer.x.stride(),
+           tokens);
+  m.matmul(normed_.data(),
+           c.width,
+           layer.bc.data.data(),
+           c.width,
+           layer.bc.panels,
+           bc,
+           layer.bc.stride(),
+           tokens);
+  m.matmul(normed_.data(),
+           c.width,
+           layer.dt.data.data(),
+           c.width,
+           layer.dt.panels,
+           dt,
+           layer.dt.stride(),
+           tokens);
   // The convolution's inputs, the three before this chunk in front.
   rows_.resize((tokens + 3) * channels);
   std::memcpy(rows_.data(), state.recent.data(), 3 * channels * sizeof(float));
@@ -283,15 +369,26 @@ void Runner::recurrent(const Model::Layer& layer, Sequence::Recurrent& state, st
   conv_.resize(channels);
   std::vector<float> y(c.state_head);
   for (std::size_t t = 0; t < tokens; ++t) {
-    m.conv4(rows_.data() + t * channels, layer.taps.data(), layer.bias.data(), channels, conv_.data());
+    m.conv4(
+        rows_.data() + t * channels, layer.taps.data(), layer.bias.data(), channels, conv_.data());
     const float* b = conv_.data() + inner;
     for (std::size_t h = 0; h < heads; ++h) {
       const std::size_t at = h * c.state_head;
       const float step = softplus(dt[t * layer.dt.stride() + h] + layer.dt_bias[h]);
-      m.scan(state.h.data() + h * c.states * c.state_head, conv_.data() + at, b, b + c.states, c.states, c.state_head,
-             std::exp(-layer.decay[h] * step), step, layer.skip[h], y.data());
+      m.scan(state.h.data() + h * c.states * c.state_head,
+             conv_.data() + at,
+             b,
+             b + c.states,
+             c.states,
+             c.state_head,
+             std::exp(-layer.decay[h] * step),
+             step,
+             layer.skip[h],
+             y.data());
       m.gate(z + t * layer.z.stride() + at, y.data(), c.state_head, y.data());
-      m.norm(y.data(), layer.head_gain.data() + at, c.state_head,
+      m.norm(y.data(),
+             layer.head_gain.data() + at,
+             c.state_head,
              mixed_.data() + t * mixed + model_.slice_.shard * inner + at);
     }
   }
@@ -303,7 +400,8 @@ void Runner::chunk(Sequence& sequence, std::span<const Token> tokens, float* log
   const Math& m = model_.math_;
   const std::size_t count = tokens.size();
   const std::size_t d = c.width;
-  const std::size_t widest = std::max(std::size_t{c.query_heads} * c.head, std::size_t{c.state_heads} * c.state_head);
+  const std::size_t widest =
+      std::max(std::size_t{c.query_heads} * c.head, std::size_t{c.state_heads} * c.state_head);
   x_.resize(count * d);
   normed_.resize(count * d);
   out_.resize(count * round_up(d, kPanel));
@@ -311,30 +409,57 @@ void Runner::chunk(Sequence& sequence, std::span<const Token> tokens, float* log
   for (std::size_t t = 0; t < count; ++t) {
     const float* row = model_.embedding_.data() + std::size_t{tokens[t] % kVocabulary} * d;
     for (std::size_t i = 0; i < d; ++i)
-      x_[t * d + i] = row[i] + (sequence.adapter == 0 ? 0.0F : 0.5F * random_at(sequence.adapter, i));
+      x_[t * d + i] =
+          row[i] + (sequence.adapter == 0 ? 0.0F : 0.5F * random_at(sequence.adapter, i));
   }
   const auto norm_all = [&](const std::vector<float>& gain) {
-    for (std::size_t t = 0; t < count; ++t) m.norm(x_.data() + t * d, gain.data(), d, normed_.data() + t * d);
+    for (std::size_t t = 0; t < count; ++t)
+      m.norm(x_.data() + t * d, gain.data(), d, normed_.data() + t * d);
   };
   const auto add_out = [&](const Model::Matrix& matrix, const float* in) {
-    m.matmul(in, matrix.in, matrix.data.data(), matrix.in, matrix.panels, out_.data(), matrix.stride(), count);
+    m.matmul(in,
+             matrix.in,
+             matrix.data.data(),
+             matrix.in,
+             matrix.panels,
+             out_.data(),
+             matrix.stride(),
+             count);
     for (std::size_t t = 0; t < count; ++t)
-      for (std::size_t i = 0; i < d; ++i) x_[t * d + i] += out_[t * matrix.stride() + i];
+      for (std::size_t i = 0; i < d; ++i)
+        x_[t * d + i] += out_[t * matrix.stride() + i];
   };
   std::size_t attention_at = 0;
   std::size_t window_at = 0;
   std::size_t recurrent_at = 0;
   for (const Model::Layer& layer : model_.layers_) {
     norm_all(layer.gain);
-    if (layer.mixer == Mixer::attention) attention(layer, sequence.attention[attention_at++], sequence.length, count, 0);
-    if (layer.mixer == Mixer::window) attention(layer, sequence.window[window_at++], sequence.length, count, c.window);
-    if (layer.mixer == Mixer::recurrent) recurrent(layer, sequence.recurrent[recurrent_at++], count);
+    if (layer.mixer == Mixer::attention)
+      attention(layer, sequence.attention[attention_at++], sequence.length, count, 0);
+    if (layer.mixer == Mixer::window)
+      attention(layer, sequence.window[window_at++], sequence.length, count, c.window);
+    if (layer.mixer == Mixer::recurrent)
+      recurrent(layer, sequence.recurrent[recurrent_at++], count);
     add_out(layer.out, mixed_.data());
     norm_all(layer.mlp_gain);
     gate_.resize(count * layer.mlp_gate.stride());
     up_.resize(count * layer.mlp_up.stride());
-    m.matmul(normed_.data(), d, layer.mlp_gate.data.data(), d, layer.mlp_gate.panels, gate_.data(), layer.mlp_gate.stride(), count);
-    m.matmul(normed_.data(), d, layer.mlp_up.data.data(), d, layer.mlp_up.panels, up_.data(), layer.mlp_up.stride(), count);
+    m.matmul(normed_.data(),
+             d,
+             layer.mlp_gate.data.data(),
+             d,
+             layer.mlp_gate.panels,
+             gate_.data(),
+             layer.mlp_gate.stride(),
+             count);
+    m.matmul(normed_.data(),
+             d,
+             layer.mlp_up.data.data(),
+             d,
+             layer.mlp_up.panels,
+             up_.data(),
+             layer.mlp_up.stride(),
+             count);
     m.gate(gate_.data(), up_.data(), count * layer.mlp_up.stride(), gate_.data());
     add_out(layer.mlp_down, gate_.data());
   }
@@ -342,7 +467,14 @@ void Runner::chunk(Sequence& sequence, std::span<const Token> tokens, float* log
   if (logits == nullptr) return;
   norm_all(model_.final_gain_);
   const std::size_t from = every ? 0 : count - 1;
-  m.matmul(normed_.data() + from * d, d, model_.head_->data.data(), d, model_.head_->panels, logits, kVocabulary, count - from);
+  m.matmul(normed_.data() + from * d,
+           d,
+           model_.head_->data.data(),
+           d,
+           model_.head_->panels,
+           logits,
+           kVocabulary,
+           count - from);
 }
 
 }  // namespace statecached::engine

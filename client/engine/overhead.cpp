@@ -1,28 +1,31 @@
 // What the cache costs where it never helps: every prompt is new, and everything is stored.
 //
-// On a machine that does other things as well, one figure says little; so the same prompts are computed with the
-// cache and without, by turns, in one process, and each pair gives one quotient. Their median has an interval that
-// holds whatever the noise is distributed like: with n pairs, the ranks n/2 -+ 0.98 sqrt(n) of the sorted
-// quotients hold the median in 95 of 100 measurements (the sign test, turned around).
+// On a machine that does other things as well, one figure says little; so the same prompts are
+// computed with the cache and without, by turns, in one process, and each pair gives one quotient.
+// Their median has an interval that holds whatever the noise is distributed like: with n pairs, the
+// ranks n/2 -+ 0.98 sqrt(n) of the sorted quotients hold the median in 95 of 100 measurements (the
+// sign test, turned around).
 //
-// Three figures, from the one that others disturb least to the one that they disturb most: what the cache adds to
-// this thread's CPU time; the share of the request that passes inside the cache's calls, waiting included, plus what
-// it adds to the CPU time of computing (both sides of either quotient lose their core alike); the clock on the wall.
+// Three figures, from the one that others disturb least to the one that they disturb most: what the
+// cache adds to this thread's CPU time; the share of the request that passes inside the cache's
+// calls, waiting included, plus what it adds to the CPU time of computing (both sides of either
+// quotient lose their core alike); the clock on the wall.
 
 #include "client/engine/programs.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <ctime>
-#include <fmt/format.h>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <sstream>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 namespace statecached::engine {
 namespace {
@@ -38,7 +41,8 @@ Load load_now() {
   ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
   rusage usage{};
   ::getrusage(RUSAGE_THREAD, &usage);
-  return {static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec), static_cast<double>(usage.ru_nivcsw)};
+  return {static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec),
+          static_cast<double>(usage.ru_nivcsw)};
 }
 
 /// Process behind the socket; 0 where it cannot be found out.
@@ -56,7 +60,8 @@ pid_t process_behind(const std::string& path) {
   return known ? peer.pid : 0;
 }
 
-/// CPU seconds of all threads of a process so far (proc(5), stat, utime and stime); 0 where it is not known.
+/// CPU seconds of all threads of a process so far (proc(5), stat, utime and stime); 0 where it is
+/// not known.
 double cpu_of(pid_t pid) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
   std::string text((std::istreambuf_iterator<char>(file)), {});
@@ -64,7 +69,8 @@ double cpu_of(pid_t pid) {
   if (name == std::string::npos) return 0;
   std::istringstream fields(text.substr(name + 1));
   std::string skipped;
-  for (int field = 3; field < 14; ++field) fields >> skipped;
+  for (int field = 3; field < 14; ++field)
+    fields >> skipped;
   double user = 0, system = 0;
   fields >> user >> system;
   return (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
@@ -91,7 +97,8 @@ nlohmann::ordered_json json_of(const Interval& interval) {
 }
 
 std::string percent(const Interval& interval) {
-  return fmt::format("{:+.2f} % ({:+.2f} to {:+.2f})", interval.median, interval.low, interval.high);
+  return fmt::format(
+      "{:+.2f} % ({:+.2f} to {:+.2f})", interval.median, interval.low, interval.high);
 }
 
 /// One request.
@@ -102,7 +109,8 @@ struct Cost {
 };
 
 struct Samples {
-  std::vector<double> wall, cpu, calls_and_slower, in_calls, find, load, reserve, store, end, waited;
+  std::vector<double> wall, cpu, calls_and_slower, in_calls, find, load, reserve, store, end,
+      waited;
   Cost with, without;
   std::uint32_t hits = 0, different = 0, refused = 0;
   std::uint64_t stored = 0;
@@ -110,7 +118,8 @@ struct Samples {
   void add(const Cost& a, const Cost& b) {
     wall.push_back(100 * (a.wall / b.wall - 1));
     cpu.push_back(100 * (a.cpu / b.cpu - 1));
-    calls_and_slower.push_back(100 * (a.turn.cache / (a.wall - a.turn.cache) + (a.cpu - a.turn.cache_cpu) / b.cpu - 1));
+    calls_and_slower.push_back(
+        100 * (a.turn.cache / (a.wall - a.turn.cache) + (a.cpu - a.turn.cache_cpu) / b.cpu - 1));
     in_calls.push_back(100 * a.turn.cache / a.wall);
     find.push_back(1e3 * a.turn.find);
     load.push_back(1e3 * a.turn.load);
@@ -131,7 +140,10 @@ struct Samples {
 };
 
 /// The salt makes the prompt one that shares nothing with any other, not even its first byte.
-Cost measure(Engine& engine, std::span<const Token> prompt, std::uint32_t generate, std::uint64_t salt) {
+Cost measure(Engine& engine,
+             std::span<const Token> prompt,
+             std::uint32_t generate,
+             std::uint64_t salt) {
   Request request;
   request.prompt = prompt;
   request.generate = generate;
@@ -155,10 +167,18 @@ void print(const Options& options, const Samples& s, double daemon_cpu) {
   out["hits"] = s.hits;
   out["different_logits"] = s.different;
   out["objects"] = {{"stored", s.stored}, {"refused", s.refused}};
-  out["overhead_percent"] = {{"cpu", json_of(interval_of(s.cpu))}, {"calls_and_slower_computing", json_of(interval_of(s.calls_and_slower))}, {"wall", json_of(interval_of(s.wall))}};
+  out["overhead_percent"] = {
+      {"cpu", json_of(interval_of(s.cpu))},
+      {"calls_and_slower_computing", json_of(interval_of(s.calls_and_slower))},
+      {"wall", json_of(interval_of(s.wall))}};
   out["in_cache_calls"] = {{"percent", json_of(interval_of(s.in_calls))},
-                           {"ms", {{"find", interval_of(s.find).median}, {"load", interval_of(s.load).median}, {"reserve", interval_of(s.reserve).median},
-                                   {"store", interval_of(s.store).median}, {"end", interval_of(s.end).median}, {"waiting", interval_of(s.waited).median}}}};
+                           {"ms",
+                            {{"find", interval_of(s.find).median},
+                             {"load", interval_of(s.load).median},
+                             {"reserve", interval_of(s.reserve).median},
+                             {"store", interval_of(s.store).median},
+                             {"end", interval_of(s.end).median},
+                             {"waiting", interval_of(s.waited).median}}}};
   out["seconds"] = {{"with", s.with.wall}, {"without", s.without.wall}};
   out["cpu_seconds"] = {{"with", s.with.cpu}, {"without", s.without.cpu}, {"daemon", daemon_cpu}};
   out["preempted"] = {{"with", s.with.preempted}, {"without", s.without.preempted}};
@@ -166,16 +186,44 @@ void print(const Options& options, const Samples& s, double daemon_cpu) {
     fmt::print("{}\n", out.dump(2));
     return;
   }
-  fmt::print("{} prompts of {} tokens, {} generated, each with the cache (missed, and stored) and without:\n", s.wall.size(), options.tokens, options.generate);
+  fmt::print(
+      "{} prompts of {} tokens, {} generated, each with the cache (missed, and stored) and "
+      "without:\n",
+      s.wall.size(),
+      options.tokens,
+      options.generate);
   fmt::print("what the cache adds in the median pair, and where 95 of 100 such medians lie:\n");
-  fmt::print("  CPU time                    {}\n  calls and slower computing  {}\n  wall clock                  {}\n", percent(interval_of(s.cpu)),
-             percent(interval_of(s.calls_and_slower)), percent(interval_of(s.wall)));
-  fmt::print("  inside the cache's calls    {:.2f} % of the request: {:.2f} ms find, {:.2f} load, {:.2f} reserve, {:.2f} store, {:.2f} end; {:.2f} of it waiting\n",
-             interval_of(s.in_calls).median, interval_of(s.find).median, interval_of(s.load).median, interval_of(s.reserve).median,
-             interval_of(s.store).median, interval_of(s.end).median, interval_of(s.waited).median);
-  fmt::print("in all: {:.3f} s with, {:.3f} s without; CPU {:.3f} s and {:.3f} s, of the daemon {:.3f} s; lost the core {:.0f} and {:.0f} times\n", s.with.wall,
-             s.without.wall, s.with.cpu, s.without.cpu, daemon_cpu, s.with.preempted, s.without.preempted);
-  fmt::print("{} objects stored, {} refused; {} hits, {} other logits\n", s.stored, s.refused, s.hits, s.different);
+  fmt::print(
+      "  CPU time                    {}\n  calls and slower computing  {}\n  wall clock            "
+      "      {}\n",
+      percent(interval_of(s.cpu)),
+      percent(interval_of(s.calls_and_slower)),
+      percent(interval_of(s.wall)));
+  fmt::print(
+      "  inside the cache's calls    {:.2f} % of the request: {:.2f} ms find, {:.2f} load, {:.2f} "
+      "reserve, {:.2f} store, {:.2f} end; {:.2f} of it waiting\n",
+      interval_of(s.in_calls).median,
+      interval_of(s.find).median,
+      interval_of(s.load).median,
+      interval_of(s.reserve).median,
+      interval_of(s.store).median,
+      interval_of(s.end).median,
+      interval_of(s.waited).median);
+  fmt::print(
+      "in all: {:.3f} s with, {:.3f} s without; CPU {:.3f} s and {:.3f} s, of the daemon {:.3f} s; "
+      "lost the core {:.0f} and {:.0f} times\n",
+      s.with.wall,
+      s.without.wall,
+      s.with.cpu,
+      s.without.cpu,
+      daemon_cpu,
+      s.with.preempted,
+      s.without.preempted);
+  fmt::print("{} objects stored, {} refused; {} hits, {} other logits\n",
+             s.stored,
+             s.refused,
+             s.hits,
+             s.different);
 }
 
 }  // namespace
@@ -183,7 +231,8 @@ void print(const Options& options, const Samples& s, double daemon_cpu) {
 int bench_overhead(const Options& options, const Model& model, statecache::Session& session) {
   Engine with(model, &session);
   Engine without(model, nullptr);
-  const std::uint64_t base = static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+  const std::uint64_t base =
+      static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
   const pid_t daemon = process_behind(options.socket);
   // One of each that does not count: pages, branches and the daemon are warm then.
   const std::vector<Token> warm = text_of(base, options.tokens);

@@ -1,5 +1,6 @@
 #pragma once
-// What the program statecache-engine does, a function each. All print a table, or one JSON object with `json`.
+// What the program statecache-engine does, a function each. All print a table, or one JSON object
+// with `json`.
 
 #include "client/engine/engine.hpp"
 
@@ -27,7 +28,9 @@ int bench_ttft(const Options& options, const Model& model, statecache::Session& 
 int bench_overhead(const Options& options, const Model& model, statecache::Session& session);
 
 /// Bytes of the text files below a folder, in order of their paths, each cut to `most` bytes.
-[[nodiscard]] std::vector<std::vector<Token>> documents_in(const std::string& folder, std::size_t least, std::size_t most);
+[[nodiscard]] std::vector<std::vector<Token>> documents_in(const std::string& folder,
+                                                           std::size_t least,
+                                                           std::size_t most);
 [[nodiscard]] std::vector<Token> bytes_of(std::string_view text);
 /// `size` bytes of text that no other number has: each line begins with it.
 [[nodiscard]] std::vector<Token> text_of(std::uint64_t number, std::uint32_t size);

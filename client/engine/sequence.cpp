@@ -14,11 +14,13 @@ using statecache::Extent;
 class Cursor {
  public:
   explicit Cursor(std::span<const Extent> where) : where_(where) {}
+
   void put(const float* from, std::size_t floats) {
     walk(floats * sizeof(float), [from](std::byte* here, std::size_t at, std::size_t bytes) {
       std::memcpy(here, reinterpret_cast<const std::byte*>(from) + at, bytes);
     });
   }
+
   void get(float* to, std::size_t floats) {
     walk(floats * sizeof(float), [to](std::byte* here, std::size_t at, std::size_t bytes) {
       std::memcpy(reinterpret_cast<std::byte*>(to) + at, here, bytes);
@@ -40,22 +42,26 @@ class Cursor {
       done += part;
     }
   }
+
   std::span<const Extent> where_;
   std::size_t extent_ = 0, at_ = 0;
 };
 
 std::uint64_t size_of(std::span<const Extent> where) {
   std::uint64_t total = 0;
-  for (const Extent& extent : where) total += extent.bytes;
+  for (const Extent& extent : where)
+    total += extent.bytes;
   return total;
 }
 
-/// 256 bits of a text, enough to tell configurations apart. An engine with real weights takes their SHA-256.
+/// 256 bits of a text, enough to tell configurations apart. An engine with real weights takes their
+/// SHA-256.
 statecache::Digest digest_of(std::string_view text) {
   statecache::Digest out{};
   for (std::size_t lane = 0; lane < 4; ++lane) {
     std::uint64_t hash = 1469598103934665603ULL + lane;
-    for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
+    for (const char c : text)
+      hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
     std::memcpy(out.data() + lane * sizeof hash, &hash, sizeof hash);
   }
   return out;
@@ -65,7 +71,8 @@ statecache::Digest digest_of(std::string_view text) {
 std::uint64_t state_bytes(const ModelConfig& c, std::uint32_t shards) {
   const std::uint64_t heads = c.state_heads / shards;
   return c.count(Mixer::recurrent) * sizeof(float) *
-         (heads * c.states * c.state_head + 3 * (heads * c.state_head + std::uint64_t{2} * c.states));
+         (heads * c.states * c.state_head +
+          3 * (heads * c.state_head + std::uint64_t{2} * c.states));
 }
 
 }  // namespace
@@ -79,20 +86,30 @@ Groups groups_of(const ModelConfig& config) {
   return out;
 }
 
-statecache::NamespaceSpec namespace_of(const ModelConfig& c, std::uint32_t shards, std::uint32_t block_tokens) {
+statecache::NamespaceSpec namespace_of(const ModelConfig& c,
+                                       std::uint32_t shards,
+                                       std::uint32_t block_tokens) {
   statecache::NamespaceSpec out;
   out.name = c.name;
   std::string text = c.layers;
-  for (const std::uint64_t value :
-       {std::uint64_t{c.width}, std::uint64_t{c.hidden}, std::uint64_t{c.query_heads}, std::uint64_t{c.kv_heads},
-        std::uint64_t{c.head}, std::uint64_t{c.window}, std::uint64_t{c.state_heads}, std::uint64_t{c.state_head},
-        std::uint64_t{c.states}, c.seed}) {
+  for (const std::uint64_t value : {std::uint64_t{c.width},
+                                    std::uint64_t{c.hidden},
+                                    std::uint64_t{c.query_heads},
+                                    std::uint64_t{c.kv_heads},
+                                    std::uint64_t{c.head},
+                                    std::uint64_t{c.window},
+                                    std::uint64_t{c.state_heads},
+                                    std::uint64_t{c.state_head},
+                                    std::uint64_t{c.states},
+                                    c.seed}) {
     text += ',';
     text += std::to_string(value);
   }
   out.model = digest_of(text);
-  out.layout = digest_of("float32, token major, layout 1, shards " + std::string(1, static_cast<char>('0' + shards)));
-  const std::uint64_t kv = std::uint64_t{c.kv_heads} / shards * c.head * 2 * sizeof(float) * block_tokens;
+  out.layout = digest_of("float32, token major, layout 1, shards " +
+                         std::string(1, static_cast<char>('0' + shards)));
+  const std::uint64_t kv =
+      std::uint64_t{c.kv_heads} / shards * c.head * 2 * sizeof(float) * block_tokens;
   statecache::Group group;
   group.block_tokens = block_tokens;
   group.shards = static_cast<std::uint16_t>(shards);
@@ -126,7 +143,11 @@ std::uint64_t payload_bytes(const Model& model, std::uint16_t group, std::uint32
   return std::uint64_t{tokens} * layers * 2 * model.kv_width() * sizeof(float);
 }
 
-bool store(const Model& model, const Sequence& sequence, std::uint16_t group, std::uint32_t first, std::uint32_t end,
+bool store(const Model& model,
+           const Sequence& sequence,
+           std::uint16_t group,
+           std::uint32_t first,
+           std::uint32_t end,
            std::span<const Extent> to) {
   if (size_of(to) < payload_bytes(model, group, end - first)) return false;
   Cursor cursor(to);
@@ -150,7 +171,11 @@ bool store(const Model& model, const Sequence& sequence, std::uint16_t group, st
   return true;
 }
 
-bool load(const Model& model, Sequence& sequence, std::uint16_t group, std::uint32_t first, std::uint32_t end,
+bool load(const Model& model,
+          Sequence& sequence,
+          std::uint16_t group,
+          std::uint32_t first,
+          std::uint32_t end,
           std::span<const Extent> from) {
   if (size_of(from) < payload_bytes(model, group, end - first)) return false;
   Cursor cursor(from);

@@ -1,19 +1,21 @@
-// Conversations: typed ones, and ones about the documents in a folder, with the cache and without it side by side.
+// Conversations: typed ones, and ones about the documents in a folder, with the cache and without
+// it side by side.
 
 #include "base/prng.hpp"
 #include "client/engine/programs.hpp"
 #include "client/workload/percentiles.hpp"
 #include "client/workload/progress.hpp"
 
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
-#include <fmt/format.h>
 #include <fstream>
 #include <iostream>
 #include <iterator>
-#include <nlohmann/json.hpp>
 
 namespace statecached::engine {
 namespace {
@@ -22,8 +24,10 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::string_view kPreamble =
-    "You answer questions about the documents of a program that is used by people who run language models. "
-    "Answer from the document below, name the sentence that the answer comes from, and be brief.\n\n";
+    "You answer questions about the documents of a program that is used by people who run language "
+    "models. "
+    "Answer from the document below, name the sentence that the answer comes from, and be "
+    "brief.\n\n";
 
 struct Talk {
   std::vector<Token> history;
@@ -36,7 +40,7 @@ struct Sums {
   std::uint64_t prompt = 0, hit = 0;
   std::array<std::uint64_t, 3> by_tier{};
   double prefill_with = 0, prefill_without = 0;
-  std::vector<double> with, without, miss;   ///< seconds to the first token
+  std::vector<double> with, without, miss;  ///< seconds to the first token
   std::array<std::vector<double>, 3> by_lowest;
   std::string first_error, question, answer;
 };
@@ -56,7 +60,8 @@ std::string shown(std::span<const Token> tokens) {
 
 std::string thousands(std::uint64_t value) {
   std::string text = std::to_string(value);
-  for (std::size_t at = text.size(); at > 3; at -= 3) text.insert(at - 3, 1, ',');
+  for (std::size_t at = text.size(); at > 3; at -= 3)
+    text.insert(at - 3, 1, ',');
   return text;
 }
 
@@ -68,7 +73,8 @@ void count(Sums& sums, const Turn& with, const Turn& without, std::size_t prompt
   sums.refused += with.refused;
   sums.errors += with.cache_errors;
   if (sums.first_error.empty()) sums.first_error = with.first_error;
-  for (std::size_t t = 0; t < sums.by_tier.size(); ++t) sums.by_tier[t] += with.by_tier[t];
+  for (std::size_t t = 0; t < sums.by_tier.size(); ++t)
+    sums.by_tier[t] += with.by_tier[t];
   sums.prefill_with += with.prefill;
   sums.prefill_without += without.prefill;
   sums.with.push_back(with.first_token);
@@ -87,9 +93,11 @@ void print_json(Sums& s) {
   out["turns"] = s.turns;
   out["prompt_tokens"] = s.prompt;
   out["hit_tokens"] = s.hit;
-  for (std::size_t t = 0; t < 3; ++t) out["hit_tokens_by_tier"][kNames[t]] = s.by_tier[t];
+  for (std::size_t t = 0; t < 3; ++t)
+    out["hit_tokens_by_tier"][kNames[t]] = s.by_tier[t];
   out["prefill_seconds"] = {{"without_cache", s.prefill_without}, {"with_cache", s.prefill_with}};
-  out["ttft_ms"] = {{"without_cache", 1e3 * nearest_rank(s.without, 0.5)}, {"with_cache", 1e3 * nearest_rank(s.with, 0.5)}};
+  out["ttft_ms"] = {{"without_cache", 1e3 * nearest_rank(s.without, 0.5)},
+                    {"with_cache", 1e3 * nearest_rank(s.with, 0.5)}};
   out["objects_stored"] = s.stored;
   out["refused_reservations"] = s.refused;
   out["different_logits"] = s.different;
@@ -98,26 +106,43 @@ void print_json(Sums& s) {
 }
 
 void print_table(Sums& s, double seconds) {
-  const auto row = [](const char* what, const std::string& value) { fmt::print("  {:<30}{}\n", what, value); };
+  const auto row = [](const char* what, const std::string& value) {
+    fmt::print("  {:<30}{}\n", what, value);
+  };
   const auto share = [](double part, double whole) { return whole > 0 ? 100 * part / whole : 0; };
   const auto first = [&](const char* what, std::vector<double>& samples) {
     if (samples.empty()) return;
     const double median = nearest_rank(samples, 0.5);
-    row(what, fmt::format("{:8.1f} ms   ({} turns, longest {:.1f} ms)", 1e3 * median, samples.size(), 1e3 * nearest_rank(samples, 1)));
+    row(what,
+        fmt::format("{:8.1f} ms   ({} turns, longest {:.1f} ms)",
+                    1e3 * median,
+                    samples.size(),
+                    1e3 * nearest_rank(samples, 1)));
   };
   if (!s.question.empty()) {
     fmt::print("  one of the questions:  ...{}\n", s.question);
-    fmt::print("  and what it generated: {}\n  (the weights are random numbers: it knows nothing, but computes what a model computes)\n\n", s.answer);
+    fmt::print(
+        "  and what it generated: {}\n  (the weights are random numbers: it knows nothing, but "
+        "computes what a model computes)\n\n",
+        s.answer);
   }
-  row("turns served", fmt::format("{}, each with the cache and without, in {:.0f} s", s.turns, seconds));
+  row("turns served",
+      fmt::format("{}, each with the cache and without, in {:.0f} s", s.turns, seconds));
   row("prompt tokens", thousands(s.prompt));
-  row("  restored, not computed", fmt::format("{} ({:.1f} %)", thousands(s.hit), share(static_cast<double>(s.hit), static_cast<double>(s.prompt))));
-  static constexpr std::array<const char*, 3> kNames{"    from device memory", "    from host memory", "    from NVMe"};
+  row("  restored, not computed",
+      fmt::format("{} ({:.1f} %)",
+                  thousands(s.hit),
+                  share(static_cast<double>(s.hit), static_cast<double>(s.prompt))));
+  static constexpr std::array<const char*, 3> kNames{
+      "    from device memory", "    from host memory", "    from NVMe"};
   for (std::size_t t = 0; t < 3; ++t) {
     if (s.by_tier[t] != 0) row(kNames[t], thousands(s.by_tier[t]));
   }
-  row("seconds of prefill", fmt::format("{:.2f} with the cache, {:.2f} without ({:.0f} % saved)", s.prefill_with, s.prefill_without,
-                                        share(s.prefill_without - s.prefill_with, s.prefill_without)));
+  row("seconds of prefill",
+      fmt::format("{:.2f} with the cache, {:.2f} without ({:.0f} % saved)",
+                  s.prefill_with,
+                  s.prefill_without,
+                  share(s.prefill_without - s.prefill_with, s.prefill_without)));
   fmt::print("  time to the first token, median\n");
   first("  without the cache", s.without);
   first("  with it, all turns", s.with);
@@ -126,7 +151,9 @@ void print_table(Sums& s, double seconds) {
   first("    restored from host memory", s.by_lowest[1]);
   first("    restored from NVMe", s.by_lowest[2]);
   row("objects stored, refused", fmt::format("{}, {}", thousands(s.stored), s.refused));
-  row("turns with other logits", s.different == 0 ? "none: what was restored is bit for bit what is computed" : std::to_string(s.different));
+  row("turns with other logits",
+      s.different == 0 ? "none: what was restored is bit for bit what is computed"
+                       : std::to_string(s.different));
   if (s.errors != 0) row("ERRORS", fmt::format("{}, the first: {}", s.errors, s.first_error));
 }
 
@@ -139,11 +166,15 @@ bool same(const Turn& a, const Turn& b) {
 
 std::vector<Token> bytes_of(std::string_view text) {
   std::vector<Token> out(text.size());
-  std::transform(text.begin(), text.end(), out.begin(), [](char c) { return static_cast<Token>(static_cast<unsigned char>(c)); });
+  std::transform(text.begin(), text.end(), out.begin(), [](char c) {
+    return static_cast<Token>(static_cast<unsigned char>(c));
+  });
   return out;
 }
 
-std::vector<std::vector<Token>> documents_in(const std::string& folder, std::size_t least, std::size_t most) {
+std::vector<std::vector<Token>> documents_in(const std::string& folder,
+                                             std::size_t least,
+                                             std::size_t most) {
   std::vector<fs::path> paths;
   std::error_code error;
   fs::recursive_directory_iterator it(folder, fs::directory_options::skip_permission_denied, error);
@@ -152,7 +183,8 @@ std::vector<std::vector<Token>> documents_in(const std::string& folder, std::siz
     const std::string ending = it->path().extension().string();
     if (it->is_directory() && (name.starts_with(".") || name.starts_with("build"))) {
       it.disable_recursion_pending();
-    } else if (it->is_regular_file() && (ending == ".md" || ending == ".txt" || ending == ".hpp" || ending == ".toml")) {
+    } else if (it->is_regular_file() &&
+               (ending == ".md" || ending == ".txt" || ending == ".hpp" || ending == ".toml")) {
       paths.push_back(it->path());
     }
   }
@@ -178,7 +210,10 @@ int chat(const Options& options, const Model& model, statecache::Session* sessio
     request.prompt = history;
     request.generate = options.generate;
     const Turn turn = engine.serve(request);
-    fmt::print("{}\n  [{} tokens, {} restored; first token after {:.1f} ms]\n", shown(turn.generated), history.size(), turn.hit,
+    fmt::print("{}\n  [{} tokens, {} restored; first token after {:.1f} ms]\n",
+               shown(turn.generated),
+               history.size(),
+               turn.hit,
                1e3 * turn.first_token);
     history.insert(history.end(), turn.generated.begin(), turn.generated.end());
     if (turn.cache_errors != 0) fmt::print(stderr, "statecache-engine: {}\n", turn.first_error);
@@ -189,7 +224,10 @@ int chat(const Options& options, const Model& model, statecache::Session* sessio
 int talks(const Options& options, const Model& model, statecache::Session* session) {
   const auto documents = documents_in(options.folder, options.document, options.document);
   if (documents.empty()) {
-    fmt::print(stderr, "statecache-engine: {}: no text files of at least {} bytes\n", options.folder, options.document);
+    fmt::print(stderr,
+               "statecache-engine: {}: no text files of at least {} bytes\n",
+               options.folder,
+               options.document);
     return 1;
   }
   Engine with(model, session);
@@ -216,7 +254,8 @@ int talks(const Options& options, const Model& model, statecache::Session* sessi
       // A question quotes a passage of the document.
       const std::size_t from = chance.below(talk.document->size() - 100);
       std::vector<Token> question = bytes_of("\n\nWhat is meant by: ");
-      question.insert(question.end(), talk.document->begin() + static_cast<std::ptrdiff_t>(from),
+      question.insert(question.end(),
+                      talk.document->begin() + static_cast<std::ptrdiff_t>(from),
                       talk.document->begin() + static_cast<std::ptrdiff_t>(from + 80));
       question.push_back('?');
       question.push_back('\n');
@@ -228,12 +267,17 @@ int talks(const Options& options, const Model& model, statecache::Session* sessi
       const Turn slow = without.serve(request);
       count(sums, fast, slow, talk.history.size());
       sums.question = shown(std::span(question).last(60));
-      sums.answer = shown(std::span(fast.generated).first(std::min<std::size_t>(fast.generated.size(), 16)));
+      sums.answer =
+          shown(std::span(fast.generated).first(std::min<std::size_t>(fast.generated.size(), 16)));
       talk.history.insert(talk.history.end(), fast.generated.begin(), fast.generated.end());
-      if (++talk.turns == options.turns) open.erase(open.begin() + static_cast<std::ptrdiff_t>(pick));
+      if (++talk.turns == options.turns)
+        open.erase(open.begin() + static_cast<std::ptrdiff_t>(pick));
       if (bar.due())
-        bar.at(sums.turns, fmt::format("{} turns, first token after {:.0f} ms instead of {:.0f} ms", sums.turns,
-                                       1e3 * fast.first_token, 1e3 * slow.first_token));
+        bar.at(sums.turns,
+               fmt::format("{} turns, first token after {:.0f} ms instead of {:.0f} ms",
+                           sums.turns,
+                           1e3 * fast.first_token,
+                           1e3 * slow.first_token));
     }
   }
   if (options.json) {

@@ -1,12 +1,13 @@
 #include "client/engine/workers.hpp"
 
+#include <pthread.h>
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <new>
-#include <pthread.h>
-#include <sys/mman.h>
 #include <thread>
 
 namespace statecached::engine {
@@ -30,12 +31,14 @@ struct Team::Shared {
   std::int64_t patience_us = 0;
   std::atomic<std::uint32_t> failed{0};
   Token token[kTokensAtOnce] = {};
+
   // Behind it: kRows rows of the widest layer.
   [[nodiscard]] float* rows() { return reinterpret_cast<float*>(this + 1); }
 };
 
 Team::Team(const ModelConfig& config, std::uint32_t shards) : shards_(shards) {
-  const std::size_t widest = std::max(std::size_t{config.query_heads} * config.head, std::size_t{config.state_heads} * config.state_head);
+  const std::size_t widest = std::max(std::size_t{config.query_heads} * config.head,
+                                      std::size_t{config.state_heads} * config.state_head);
   bytes_ = sizeof(Shared) + kRows * widest * sizeof(float);
   void* memory = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) std::abort();
@@ -47,16 +50,24 @@ Team::Team(const ModelConfig& config, std::uint32_t shards) : shards_(shards) {
   ::pthread_barrierattr_destroy(&attributes);
 }
 
-Team::~Team() { ::munmap(shared_, bytes_); }
+Team::~Team() {
+  ::munmap(shared_, bytes_);
+}
 
-void Team::order() { ::pthread_barrier_wait(&shared_->barrier); }
-void Team::done() { ::pthread_barrier_wait(&shared_->barrier); }
+void Team::order() {
+  ::pthread_barrier_wait(&shared_->barrier);
+}
+
+void Team::done() {
+  ::pthread_barrier_wait(&shared_->barrier);
+}
 
 Gather Team::gather(std::uint32_t shard) {
   return [this, shard](float* rows, std::size_t stride, std::size_t own, std::size_t tokens) {
     float* common = shared_->rows();
     for (std::size_t t = 0; t < tokens; ++t)
-      std::memcpy(common + t * stride + shard * own, rows + t * stride + shard * own, own * sizeof(float));
+      std::memcpy(
+          common + t * stride + shard * own, rows + t * stride + shard * own, own * sizeof(float));
     ::pthread_barrier_wait(&shared_->barrier);
     std::memcpy(rows, common, tokens * stride * sizeof(float));
     ::pthread_barrier_wait(&shared_->barrier);
@@ -125,7 +136,10 @@ namespace {
 class Follower {
  public:
   Follower(const Model& model, statecache::Session& session, Gather gather)
-      : model_(model), session_(session), runner_(model, std::move(gather)), sequence_(model.start()) {}
+      : model_(model),
+        session_(session),
+        runner_(model, std::move(gather)),
+        sequence_(model.start()) {}
 
   void begin(const statecache::TicketRef& name, std::uint64_t adapter) {
     reset(adapter);
@@ -142,7 +156,9 @@ class Follower {
     const auto lease = session_.wait_lease(ticket_, patience);
     if (!lease || lease->tokens != depth) return false;
     for (const statecache::Piece& piece : lease->pieces) {
-      if (!engine::load(model_, sequence_, piece.group, piece.first, piece.first + piece.valid, piece.where)) return false;
+      if (!engine::load(
+              model_, sequence_, piece.group, piece.first, piece.first + piece.valid, piece.where))
+        return false;
     }
     sequence_.length = depth;
     return true;
@@ -196,13 +212,26 @@ void Team::follow(const Model& model, statecache::Session& session) {
     const statecache::Micros patience(s.patience_us);
     bool ok = true;
     switch (s.order) {
-      case Order::begin: self.begin({s.ticket_low, s.ticket_high}, s.adapter); break;
-      case Order::load: ok = s.number == 0 || self.load(s.number, patience); break;
-      case Order::reset: self.reset(s.adapter); break;
-      case Order::run: self.run({s.token, s.tokens}); continue;
-      case Order::save: ok = self.save(s.number, patience); break;
-      case Order::end: self.end(); break;
-      case Order::stop: return;
+      case Order::begin:
+        self.begin({s.ticket_low, s.ticket_high}, s.adapter);
+        break;
+      case Order::load:
+        ok = s.number == 0 || self.load(s.number, patience);
+        break;
+      case Order::reset:
+        self.reset(s.adapter);
+        break;
+      case Order::run:
+        self.run({s.token, s.tokens});
+        continue;
+      case Order::save:
+        ok = self.save(s.number, patience);
+        break;
+      case Order::end:
+        self.end();
+        break;
+      case Order::stop:
+        return;
     }
     if (!ok) ++s.failed;
     done();

@@ -1,10 +1,11 @@
 #pragma once
-// Several processes that compute one model, each with its share of all heads: what the scheduler (shard 0) tells the
-// others, and the rows of heads that they exchange in each layer. Each has its own session, joins the scheduler's
-// ticket, and reads and writes its own shard of every object.
+// Several processes that compute one model, each with its share of all heads: what the scheduler
+// (shard 0) tells the others, and the rows of heads that they exchange in each layer. Each has its
+// own session, joins the scheduler's ticket, and reads and writes its own shard of every object.
 //
-// Threads and processes: make the Team before fork(); shard 0 calls everything but follow(), each of the
-// others calls follow() alone. A worker that dies leaves the others waiting: this is an example, not a product.
+// Threads and processes: make the Team before fork(); shard 0 calls everything but follow(), each
+// of the others calls follow() alone. A worker that dies leaves the others waiting: this is an
+// example, not a product.
 
 #include "client/engine/sequence.hpp"
 

@@ -2,11 +2,12 @@
 
 #include "client/replay/worker.hpp"
 
+#include <sys/random.h>
+
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
-#include <sys/random.h>
 #include <thread>
 #include <unordered_set>
 
@@ -15,7 +16,9 @@ namespace {
 
 using WallClock = std::chrono::steady_clock;
 
-statecache::Digest to_client(const Digest& digest) { return digest.bytes; }
+statecache::Digest to_client(const Digest& digest) {
+  return digest.bytes;
+}
 
 statecache::NamespaceSpec to_client(const NamespaceSpec& spec) {
   statecache::NamespaceSpec out;
@@ -52,12 +55,14 @@ class Dispatcher {
     running_.insert(request.index);
     over_.wait(lock, [&] { return stopped_ || !running_.contains(request.after); });
     if (speed_ > 0) {
-      const auto due = start_ + std::chrono::duration_cast<WallClock::duration>(
-                                    std::chrono::duration<double, std::milli>(request.timestamp_ms / speed_));
+      const auto due =
+          start_ + std::chrono::duration_cast<WallClock::duration>(
+                       std::chrono::duration<double, std::milli>(request.timestamp_ms / speed_));
       over_.wait_until(lock, due, [&] { return stopped_; });
     }
     return !stopped_;
   }
+
   void done(std::uint64_t index, const ReplayProgress& increment) {
     const std::lock_guard lock(mutex_);
     running_.erase(index);
@@ -66,23 +71,28 @@ class Dispatcher {
     progress_.hit_tokens += increment.hit_tokens;
     over_.notify_all();
   }
+
   void stop() {
     const std::lock_guard lock(mutex_);
     stopped_ = true;
     over_.notify_all();
   }
+
   void leave() {
     const std::lock_guard lock(mutex_);
     ++left_;
     over_.notify_all();
   }
+
   /// Waits a little or until `workers` have left. True: they have.
   bool wait(std::uint32_t workers, ReplayProgress& progress) {
     std::unique_lock lock(mutex_);
-    const bool all = over_.wait_for(lock, std::chrono::milliseconds(100), [&] { return left_ == workers; });
+    const bool all =
+        over_.wait_for(lock, std::chrono::milliseconds(100), [&] { return left_ == workers; });
     progress = progress_;
     return all;
   }
+
   [[nodiscard]] bool stopped() {
     const std::lock_guard lock(mutex_);
     return stopped_;
@@ -114,7 +124,8 @@ void work(Dispatcher& dispatcher, ReplayWorker& worker) {
 Result<std::vector<statecache::Session>> attach_all(const ReplaySettings& settings) {
   statecache::Member member;
   member.program = "statecache-replay";
-  if (getrandom(member.engine.data(), member.engine.size(), 0) != static_cast<ssize_t>(member.engine.size())) {
+  if (getrandom(member.engine.data(), member.engine.size(), 0) !=
+      static_cast<ssize_t>(member.engine.size())) {
     return fail_errno("cannot get random bytes");
   }
   std::vector<statecache::Session> sessions;
@@ -122,7 +133,8 @@ Result<std::vector<statecache::Session>> attach_all(const ReplaySettings& settin
     auto session = statecache::Session::attach(settings.socket, to_client(settings.spec), member);
     if (!session) {
       const statecache::Status status = session.status();
-      return fail(static_cast<Errc>(status.code), "cannot attach to " + settings.socket + ": " + status.text);
+      return fail(static_cast<Errc>(status.code),
+                  "cannot attach to " + settings.socket + ": " + status.text);
     }
     sessions.push_back(std::move(session).value());
   }
@@ -138,19 +150,24 @@ Result<ReplayResult> replay(const ReplaySettings& settings,
   const auto start = WallClock::now();
   Dispatcher dispatcher(trace, settings.speed);
   std::vector<ReplayWorker> workers;
-  for (std::uint32_t i = 0; i < settings.concurrency; ++i) workers.emplace_back(settings, sessions[i % sessions.size()]);
+  for (std::uint32_t i = 0; i < settings.concurrency; ++i)
+    workers.emplace_back(settings, sessions[i % sessions.size()]);
   std::vector<std::thread> threads;
-  for (ReplayWorker& worker : workers) threads.emplace_back([&] { work(dispatcher, worker); });
+  for (ReplayWorker& worker : workers)
+    threads.emplace_back([&] { work(dispatcher, worker); });
   for (bool all = false; !all;) {
     ReplayProgress now;
     all = dispatcher.wait(settings.concurrency, now);
     if (progress) progress(now);
   }
-  for (std::thread& thread : threads) thread.join();
+  for (std::thread& thread : threads)
+    thread.join();
 
   ReplayResult result;
-  for (const ReplayWorker& worker : workers) result.totals.add(worker.totals());
-  if (dispatcher.stopped()) return fail(Errc::closed, "the daemon has gone: " + result.totals.first_error);
+  for (const ReplayWorker& worker : workers)
+    result.totals.add(worker.totals());
+  if (dispatcher.stopped())
+    return fail(Errc::closed, "the daemon has gone: " + result.totals.first_error);
   if (trace.error() != nullptr) return tl::unexpected<Error>(*trace.error());
   std::uint64_t refused_records = 0;
   for (statecache::Session& session : sessions) {
@@ -162,7 +179,8 @@ Result<ReplayResult> replay(const ReplaySettings& settings,
     refused_records += session.counters().errors;
     result.refused_commits += session.counters().refused;
   }
-  // A record that the daemon refused may have been seen by a worker or, after its last wait, by nobody.
+  // A record that the daemon refused may have been seen by a worker or, after its last wait, by
+  // nobody.
   result.totals.errors = std::max(result.totals.errors, refused_records);
   result.wall_seconds = std::chrono::duration<double>(WallClock::now() - start).count();
   return result;

@@ -28,7 +28,8 @@ void ReplayTotals::add(const ReplayTotals& other) {
   requests += other.requests;
   input_tokens += other.input_tokens;
   hit_tokens += other.hit_tokens;
-  for (std::size_t t = 0; t < kReplayTiers; ++t) hit_by_tier[t] += other.hit_by_tier[t];
+  for (std::size_t t = 0; t < kReplayTiers; ++t)
+    hit_by_tier[t] += other.hit_by_tier[t];
   bytes_stored += other.bytes_stored;
   bytes_restored += other.bytes_restored;
   bytes_verified += other.bytes_verified;
@@ -63,15 +64,19 @@ bool ReplayWorker::ok(const statecache::Status& status, const char* what) {
   return false;
 }
 
-PayloadShape ReplayWorker::shape(std::uint16_t group, std::uint32_t first, std::uint32_t end) const {
+PayloadShape ReplayWorker::shape(std::uint16_t group,
+                                 std::uint32_t first,
+                                 std::uint32_t end) const {
   const Group& layout = settings_.spec.groups[group];
-  const std::uint64_t unit = layout.need == Need::end ? layout.max_bytes : layout.max_bytes / layout.block_tokens;
+  const std::uint64_t unit =
+      layout.need == Need::end ? layout.max_bytes : layout.max_bytes / layout.block_tokens;
   return {group, first, end, unit};
 }
 
 /// True: the piece is what it must be. Mismatches are counted by the byte.
 bool ReplayWorker::check(const statecache::Piece& piece) {
-  if (piece.group >= settings_.spec.groups.size() || std::uint64_t{piece.first} + piece.valid > payload_.tokens()) {
+  if (piece.group >= settings_.spec.groups.size() ||
+      std::uint64_t{piece.first} + piece.valid > payload_.tokens()) {
     totals_.bytes_mismatched += piece.bytes;
     return false;
   }
@@ -102,7 +107,8 @@ std::uint32_t ReplayWorker::check(const statecache::Lease& lease) {
   if (lease.tokens == 0) return 0;
   const auto start = WallClock::now();
   const std::size_t groups = settings_.spec.groups.size();
-  std::vector<std::uint32_t> reach(groups, kUnknown);  // end of what a group has, from its first piece on
+  // end of what a group has, from its first piece on
+  std::vector<std::uint32_t> reach(groups, kUnknown);
   std::array<std::uint64_t, kReplayTiers> by_tier{};
   bool good = true;
   for (const statecache::Piece& piece : lease.pieces) {
@@ -119,17 +125,22 @@ std::uint32_t ReplayWorker::check(const statecache::Lease& lease) {
     const bool counts = counted_group_ ? piece.group == *counted_group_ : need == Need::end;
     if (counts && tier < kReplayTiers) by_tier[tier] += counted_group_ ? piece.valid : lease.tokens;
   }
-  for (const std::uint32_t end : reach) good = good && end == lease.tokens;
+  for (const std::uint32_t end : reach)
+    good = good && end == lease.tokens;
   totals_.restore_seconds += micros_since(start) * 1e-6;
   if (!good) {
-    ok({statecache::Errc::corrupt, "a lease of " + std::to_string(lease.tokens) + " tokens without all of its state"}, "restore");
+    ok({statecache::Errc::corrupt,
+        "a lease of " + std::to_string(lease.tokens) + " tokens without all of its state"},
+       "restore");
     return 0;
   }
-  for (std::size_t t = 0; t < kReplayTiers; ++t) totals_.hit_by_tier[t] += by_tier[t];
+  for (std::size_t t = 0; t < kReplayTiers; ++t)
+    totals_.hit_by_tier[t] += by_tier[t];
   return lease.tokens;
 }
 
-std::optional<statecache::Lease> ReplayWorker::restore(statecache::TicketId ticket, WallClock::time_point begun) {
+std::optional<statecache::Lease> ReplayWorker::restore(statecache::TicketId ticket,
+                                                       WallClock::time_point begun) {
   const bool matched = ok(session_.settle(ticket, patience_), "begin");
   totals_.begin_us.push_back(micros_since(begun));
   if (!matched) return std::nullopt;
@@ -155,8 +166,10 @@ void ReplayWorker::save(statecache::TicketId ticket, std::span<const TurnWant> w
     if (!ok(slots.status(), "reserve")) return;
     std::uint64_t bytes = 0;
     for (const statecache::Slot& slot : *slots) {
-      if (slot.grant == statecache::Grant::exists || slot.grant == statecache::Grant::in_flight) ++totals_.existing;
-      if (slot.grant == statecache::Grant::declined || slot.grant == statecache::Grant::no_space) ++totals_.refused_reservations;
+      if (slot.grant == statecache::Grant::exists || slot.grant == statecache::Grant::in_flight)
+        ++totals_.existing;
+      if (slot.grant == statecache::Grant::declined || slot.grant == statecache::Grant::no_space)
+        ++totals_.refused_reservations;
       if (slot.grant != statecache::Grant::granted) continue;
       const PayloadShape content = shape(slot.group, slot.first, slot.end);
       std::uint64_t written = 0;
@@ -205,8 +218,10 @@ bool ReplayWorker::run(const TraceRequest& request) {
     ok(session_.release(*ticket), "release");
   }
   totals_.hit_tokens += hit;
-  totals_.prefill_seconds_cold += prefill_seconds(settings_.spec.cost, 0, prompt, settings_.engine_flops);
-  totals_.prefill_seconds += prefill_seconds(settings_.spec.cost, hit, prompt, settings_.engine_flops);
+  totals_.prefill_seconds_cold +=
+      prefill_seconds(settings_.spec.cost, 0, prompt, settings_.engine_flops);
+  totals_.prefill_seconds +=
+      prefill_seconds(settings_.spec.cost, hit, prompt, settings_.engine_flops);
   return totals_.errors == 0 || session_.connected();
 }
 

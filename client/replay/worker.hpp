@@ -5,10 +5,11 @@
 #include "client/workload/payload.hpp"
 #include "client/workload/turns.hpp"
 
+#include <statecache/client.hpp>
+
 #include <chrono>
 #include <optional>
 #include <span>
-#include <statecache/client.hpp>
 #include <string>
 #include <vector>
 
@@ -21,11 +22,16 @@ class ReplayWorker {
 
   /// False: the daemon has gone. Anything else that fails is counted and the request is computed.
   bool run(const TraceRequest& request);
+
   [[nodiscard]] const ReplayTotals& totals() const noexcept { return totals_; }
 
  private:
-  [[nodiscard]] PayloadShape shape(std::uint16_t group, std::uint32_t first, std::uint32_t end) const;
-  [[nodiscard]] std::optional<statecache::Lease> restore(statecache::TicketId ticket, std::chrono::steady_clock::time_point begun);
+  [[nodiscard]] PayloadShape shape(std::uint16_t group,
+                                   std::uint32_t first,
+                                   std::uint32_t end) const;
+  [[nodiscard]] std::optional<statecache::Lease> restore(
+      statecache::TicketId ticket,
+      std::chrono::steady_clock::time_point begun);
   [[nodiscard]] std::uint32_t check(const statecache::Lease& lease);
   [[nodiscard]] bool check(const statecache::Piece& piece);
   void save(statecache::TicketId ticket, std::span<const TurnWant> wants);

@@ -6,7 +6,9 @@
 namespace statecache {
 namespace {
 
-base::Result<base::UniqueFd> send_command(std::string_view path, wire::AdminMessage message, Micros timeout) {
+base::Result<base::UniqueFd> send_command(std::string_view path,
+                                          wire::AdminMessage message,
+                                          Micros timeout) {
   SC_ASSIGN(base::UniqueFd socket, wire::connect_unix(path));
   SC_TRY(wire::send_frame(socket.get(), wire::encode_request(1, std::move(message)), {}, timeout));
   return socket;
@@ -24,19 +26,24 @@ base::Result<Piecewise> next_reply(int socket, base::Nanos timeout) {
     return base::fail(failed->code, failed->message);
   }
   auto* json = std::get_if<wire::AdminReply>(&reply.body);
-  if (json == nullptr || reply.id != 1) return base::fail(base::Errc::corrupt, "admin: not the answer to it");
+  if (json == nullptr || reply.id != 1)
+    return base::fail(base::Errc::corrupt, "admin: not the answer to it");
   return Piecewise{std::move(json->json), reply.last};
 }
 
-wire::AdminMessage message_of(std::string_view command, std::span<const std::string> arguments,
+wire::AdminMessage message_of(std::string_view command,
+                              std::span<const std::string> arguments,
                               std::span<const std::uint32_t> tokens) {
-  return {std::string(command), {arguments.begin(), arguments.end()}, {tokens.begin(), tokens.end()}};
+  return {
+      std::string(command), {arguments.begin(), arguments.end()}, {tokens.begin(), tokens.end()}};
 }
 
 }  // namespace
 
-Result<std::string> admin(std::string_view socket_path, std::string_view command,
-                          std::span<const std::string> arguments, std::span<const std::uint32_t> tokens,
+Result<std::string> admin(std::string_view socket_path,
+                          std::string_view command,
+                          std::span<const std::string> arguments,
+                          std::span<const std::uint32_t> tokens,
                           std::chrono::milliseconds timeout) noexcept {
   const SteadyTime deadline = deadline_after(timeout);
   const auto socket = send_command(socket_path, message_of(command, arguments, tokens), timeout);
@@ -48,8 +55,11 @@ Result<std::string> admin(std::string_view socket_path, std::string_view command
   }
 }
 
-Status admin_stream(std::string_view socket_path, std::string_view command, std::span<const std::string> arguments,
-                    std::span<const std::uint32_t> tokens, const std::function<bool(std::string_view json)>& each,
+Status admin_stream(std::string_view socket_path,
+                    std::string_view command,
+                    std::span<const std::string> arguments,
+                    std::span<const std::uint32_t> tokens,
+                    const std::function<bool(std::string_view json)>& each,
                     std::chrono::milliseconds idle) noexcept {
   const auto socket = send_command(socket_path, message_of(command, arguments, tokens), idle);
   if (!socket) return to_status(socket.error());

@@ -1,15 +1,15 @@
 // Session::attach: the one exchange over the socket, and the arenas it brings.
 
-#include "client/src/impl.hpp"
-
 #include "base/units.hpp"
+#include "client/src/impl.hpp"
 #include "client/wire/socket.hpp"
 
-#include <algorithm>
-#include <cstring>
 #include <sched.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+
+#include <algorithm>
+#include <cstring>
 
 namespace statecache {
 namespace {
@@ -55,12 +55,14 @@ base::NamespaceSpec to_base(const NamespaceSpec& spec) {
 /// Maps an arena at a multiple of 2 MiB, so that the huge pages the daemon made are huge here too.
 base::Result<ArenaMap> map_arena(int fd, const wire::ArenaInfo& info) {
   struct stat status {};
+
   if (::fstat(fd, &status) != 0) return base::fail_errno("arena: fstat");
   if (info.bytes == 0 || static_cast<std::uint64_t>(status.st_size) < info.bytes) {
     return base::fail(base::Errc::corrupt, "arena: smaller than the daemon says");
   }
   const std::size_t room = info.bytes + kHugePage;
-  void* reserved = ::mmap(nullptr, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* reserved =
+      ::mmap(nullptr, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (reserved == MAP_FAILED) return base::fail_errno("arena: mmap");
   auto* begin = static_cast<std::byte*>(reserved);
   const auto misplaced = reinterpret_cast<std::uintptr_t>(begin) % kHugePage;
@@ -99,24 +101,30 @@ std::uint64_t random_number() {
 
 }  // namespace
 
-base::Result<Connection> connect_to(std::string_view path, const wire::AttachMessage& message, Micros timeout) {
+base::Result<Connection> connect_to(std::string_view path,
+                                    const wire::AttachMessage& message,
+                                    Micros timeout) {
   Connection out;
   SC_ASSIGN(out.socket, wire::connect_unix(path));
-  SC_ASSIGN(wire::Frame frame, exchange(out.socket.get(), wire::encode_request(1, message), timeout));
+  SC_ASSIGN(wire::Frame frame,
+            exchange(out.socket.get(), wire::encode_request(1, message), timeout));
   SC_ASSIGN(wire::ReplyMessage reply, wire::decode_reply(frame.body));
   if (const auto* failed = std::get_if<wire::FailureReply>(&reply.body)) {
     return base::fail(failed->code, failed->message);
   }
   auto* attached = std::get_if<wire::AttachedReply>(&reply.body);
-  if (attached == nullptr || reply.id != 1) return base::fail(base::Errc::corrupt, "attach: not the answer to it");
+  if (attached == nullptr || reply.id != 1)
+    return base::fail(base::Errc::corrupt, "attach: not the answer to it");
   if (attached->version < wire::kProtocolMin || attached->version > wire::kProtocolMax) {
-    return base::fail(base::Errc::version, "attach: the daemon chose a version this library does not speak");
+    return base::fail(base::Errc::version,
+                      "attach: the daemon chose a version this library does not speak");
   }
   if (frame.fds.size() != 2 + attached->arenas.size()) {
     return base::fail(base::Errc::corrupt, "attach: not one descriptor for each arena");
   }
   out.attached = std::move(*attached);
-  SC_ASSIGN(auto channel, wire::ClientChannel::open(std::move(frame.fds[0]), std::move(frame.fds[1])));
+  SC_ASSIGN(auto channel,
+            wire::ClientChannel::open(std::move(frame.fds[0]), std::move(frame.fds[1])));
   out.channel = std::make_shared<wire::ClientChannel>(std::move(channel));
   for (std::size_t i = 0; i < out.attached.arenas.size(); ++i) {
     SC_ASSIGN(ArenaMap arena, map_arena(frame.fds[2 + i].get(), out.attached.arenas[i]));
@@ -125,7 +133,9 @@ base::Result<Connection> connect_to(std::string_view path, const wire::AttachMes
   return out;
 }
 
-Result<Session> Session::attach(std::string_view socket, const NamespaceSpec& spec, const Member& member,
+Result<Session> Session::attach(std::string_view socket,
+                                const NamespaceSpec& spec,
+                                const Member& member,
                                 Micros timeout) noexcept {
   auto impl = std::make_unique<Impl>();
   impl->spec = to_base(spec);

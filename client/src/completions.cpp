@@ -8,10 +8,12 @@
 namespace statecache {
 namespace {
 
-/// The first `count` records of `from`, which is left with what follows them; false when there are not so many
-/// bytes. They are plain bytes still: record_at() copies one out.
+/// The first `count` records of `from`, which is left with what follows them; false when there are
+/// not so many bytes. They are plain bytes still: record_at() copies one out.
 template <class T>
-bool take_records(std::span<const std::byte>& from, std::size_t count, std::span<const std::byte>& out) {
+bool take_records(std::span<const std::byte>& from,
+                  std::size_t count,
+                  std::span<const std::byte>& out) {
   if (count > from.size() / sizeof(T)) return false;
   out = from.first(count * sizeof(T));
   from = from.subspan(count * sizeof(T));
@@ -36,7 +38,8 @@ void mark_lost(Ticket& ticket) {
 
 }  // namespace
 
-void Session::Impl::on_completion(const wire::Completion& completion, std::span<const std::byte> payload) {
+void Session::Impl::on_completion(const wire::Completion& completion,
+                                  std::span<const std::byte> payload) {
   Pending answered;
   bool known = false;
   if (const auto found = pending.find(completion.cookie); found != pending.end()) {
@@ -52,7 +55,8 @@ void Session::Impl::on_completion(const wire::Completion& completion, std::span<
   Ticket* ticket = find(id);
   if (known && ticket != nullptr) {
     --ticket->unanswered;
-    if (answered.op == wire::Op::begin || answered.op == wire::Op::refresh) --ticket->asks_unanswered;
+    if (answered.op == wire::Op::begin || answered.op == wire::Op::refresh)
+      --ticket->asks_unanswered;
     if (answered.op == wire::Op::reserve && !answered.internal) --ticket->reserves_unanswered;
   }
   if (completion.code != 0) {
@@ -60,7 +64,8 @@ void Session::Impl::on_completion(const wire::Completion& completion, std::span<
       on_failure(answered, ticket, completion.cookie, to_errc(completion.code));
     } else if (ticket != nullptr && ticket->lease_wanted && !ticket->leased) {
       // News of a lease that could not be told (too many pieces for the reply area).
-      ticket->lease_error = failure(to_errc(completion.code), "the daemon could not hand out the lease");
+      ticket->lease_error =
+          failure(to_errc(completion.code), "the daemon could not hand out the lease");
     }
     forget_if_done(id);
     return;
@@ -79,16 +84,22 @@ void Session::Impl::on_completion(const wire::Completion& completion, std::span<
       counters.committed += completion.a;
       counters.refused += completion.b;
       break;
-    case wire::Event::done: break;
+    case wire::Event::done:
+      break;
     case wire::Event::lost:
       if (ticket != nullptr) mark_lost(*ticket);
       break;
-    default: distrust(); break;
+    default:
+      distrust();
+      break;
   }
   forget_if_done(id);
 }
 
-void Session::Impl::on_failure(const Pending& answered, Ticket* ticket, std::uint32_t cookie, Errc code) {
+void Session::Impl::on_failure(const Pending& answered,
+                               Ticket* ticket,
+                               std::uint32_t cookie,
+                               Errc code) {
   ++counters.errors;
   Status error = failure(code, "the daemon refused this request");
   if (answered.internal) {
@@ -104,11 +115,15 @@ void Session::Impl::on_failure(const Pending& answered, Ticket* ticket, std::uin
       ++ticket->answer.version;
       ticket->lease_error = error;
       break;
-    case wire::Op::join: mark_lost(*ticket); break;
+    case wire::Op::join:
+      mark_lost(*ticket);
+      break;
     case wire::Op::refresh:
       if (code == Errc::not_found) mark_lost(*ticket);
       break;
-    case wire::Op::acquire: ticket->lease_error = error; break;
+    case wire::Op::acquire:
+      ticket->lease_error = error;
+      break;
     case wire::Op::reserve:
       if (!answered.internal) ticket->reserve_error = error;
       break;
@@ -118,7 +133,8 @@ void Session::Impl::on_failure(const Pending& answered, Ticket* ticket, std::uin
       // The ticket ended by itself meanwhile: that is what was wanted.
       if (code == Errc::not_found) return;
       break;
-    default: break;
+    default:
+      break;
   }
   if (ticket->first_error.ok()) ticket->first_error = std::move(error);
 }
@@ -159,7 +175,8 @@ void Session::Impl::on_answer(Ticket& ticket, std::span<const std::byte> payload
   if (out.state == State::lost) ticket.lost_heard = true;
 }
 
-void Session::Impl::on_leased(Ticket& ticket, const wire::Completion& completion,
+void Session::Impl::on_leased(Ticket& ticket,
+                              const wire::Completion& completion,
                               std::span<const std::byte> payload) {
   std::span<const std::byte> records;
   std::span<const std::byte> table;
@@ -191,7 +208,9 @@ void Session::Impl::on_leased(Ticket& ticket, const wire::Completion& completion
   ticket.lease_error = {};
 }
 
-void Session::Impl::on_slots(const wire::Completion& completion, const Pending* answered, Ticket* ticket,
+void Session::Impl::on_slots(const wire::Completion& completion,
+                             const Pending* answered,
+                             Ticket* ticket,
                              std::span<const std::byte> payload) {
   std::span<const std::byte> records;
   std::span<const std::byte> table;
@@ -217,7 +236,8 @@ void Session::Impl::on_slots(const wire::Completion& completion, const Pending* 
       return;
     }
     if (slot.grant == Grant::granted) {
-      const bool there = resolve(record.arena, record.extents, record.offset, record.bytes, table, slot.where);
+      const bool there =
+          resolve(record.arena, record.extents, record.offset, record.bytes, table, slot.where);
       if (!there || !arenas[record.arena].writable) {
         distrust();
         return;
@@ -227,7 +247,8 @@ void Session::Impl::on_slots(const wire::Completion& completion, const Pending* 
       open.run = run_;
       if (record.arena == 0 && !arenas[0].staging) {
         for (const Extent& extent : slot.where) {
-          const wire::ExtentRecord at{static_cast<std::uint64_t>(extent.data - arenas[0].map.data()), extent.bytes};
+          const wire::ExtentRecord at{
+              static_cast<std::uint64_t>(extent.data - arenas[0].map.data()), extent.bytes};
           if (open.first.bytes == 0) {
             open.first = at;
           } else {
@@ -255,8 +276,12 @@ void Session::Impl::on_slots(const wire::Completion& completion, const Pending* 
   }
 }
 
-bool Session::Impl::resolve(std::uint8_t arena, std::uint16_t extents, std::uint64_t offset, std::uint64_t bytes,
-                            std::span<const std::byte> table, Extents& out) const {
+bool Session::Impl::resolve(std::uint8_t arena,
+                            std::uint16_t extents,
+                            std::uint64_t offset,
+                            std::uint64_t bytes,
+                            std::span<const std::byte> table,
+                            Extents& out) const {
   if (arena >= arenas.size()) return false;
   const base::Mapping& map = arenas[arena].map;
   std::uint64_t left = bytes;

@@ -9,8 +9,8 @@
 namespace statecache {
 namespace {
 
-/// A client that writes into a staging area commits as often as this, so that the daemon copies in what is there
-/// while the rest is written.
+/// A client that writes into a staging area commits as often as this, so that the daemon copies in
+/// what is there while the rest is written.
 constexpr std::uint64_t kStagedPart = 1U << 20U;
 /// A streaming copy of less is all head and tail.
 constexpr std::uint64_t kStreamPieceFrom = 4096;
@@ -21,16 +21,20 @@ std::uint64_t key_of(std::uint16_t group, std::uint32_t at) noexcept {
 
 std::uint64_t size_of(std::span<const Extent> extents) noexcept {
   std::uint64_t total = 0;
-  for (const Extent& extent : extents) total += extent.bytes;
+  for (const Extent& extent : extents)
+    total += extent.bytes;
   return total;
 }
 
 /// Both must hold at least `bytes`. `stream`: past the caches.
-void copy(std::span<const Extent> from, std::span<const Extent> to, std::uint64_t bytes, bool stream) noexcept {
+void copy(std::span<const Extent> from,
+          std::span<const Extent> to,
+          std::uint64_t bytes,
+          bool stream) noexcept {
   std::size_t in = 0, in_at = 0, out = 0, out_at = 0;
   while (bytes > 0) {
-    const std::uint64_t n =
-        std::min({bytes, std::uint64_t{from[in].bytes - in_at}, std::uint64_t{to[out].bytes - out_at}});
+    const std::uint64_t n = std::min(
+        {bytes, std::uint64_t{from[in].bytes - in_at}, std::uint64_t{to[out].bytes - out_at}});
     if (n >= kStreamPieceFrom && stream) {
       base::copy_streaming(to[out].data + out_at, from[in].data + in_at, n);
     } else if (n != 0) {
@@ -53,7 +57,8 @@ std::size_t find_place(const Places& places, std::uint64_t key) noexcept {
   return it == places.end() || it->first != key ? SIZE_MAX : it->second;
 }
 
-/// What a copy needs to know, kept by each thread for its memory: copies of a steady engine allocate nothing.
+/// What a copy needs to know, kept by each thread for its memory: copies of a steady engine
+/// allocate nothing.
 struct Scratch {
   Lease lease;
   Places places;
@@ -76,7 +81,10 @@ Status check_flags(std::size_t memory, std::size_t ok) {
 
 }  // namespace
 
-Status Session::read_into(TicketId id, std::span<const Memory> memory, Micros timeout, std::span<bool> ok) const noexcept {
+Status Session::read_into(TicketId id,
+                          std::span<const Memory> memory,
+                          Micros timeout,
+                          std::span<bool> ok) const noexcept {
   if (Status status = check_flags(memory.size(), ok.size()); !status) return status;
   std::fill(ok.begin(), ok.end(), false);
   Scratch& mine = scratch();
@@ -104,7 +112,10 @@ Status Session::read_into(TicketId id, std::span<const Memory> memory, Micros ti
 namespace {
 
 /// The wants of a write_from; error when they make no sense.
-Status list_wants(std::span<const Memory> memory, const base::NamespaceSpec& spec, Scratch& mine, std::uint64_t& total) {
+Status list_wants(std::span<const Memory> memory,
+                  const base::NamespaceSpec& spec,
+                  Scratch& mine,
+                  std::uint64_t& total) {
   mine.wants.clear();
   mine.places.clear();
   for (const Memory& item : memory) {
@@ -129,7 +140,10 @@ Status list_wants(std::span<const Memory> memory, const base::NamespaceSpec& spe
 
 }  // namespace
 
-Status Session::write_from(TicketId id, std::span<const Memory> memory, Micros timeout, std::span<bool> ok) noexcept {
+Status Session::write_from(TicketId id,
+                           std::span<const Memory> memory,
+                           Micros timeout,
+                           std::span<bool> ok) noexcept {
   if (Status status = check_flags(memory.size(), ok.size()); !status) return status;
   std::fill(ok.begin(), ok.end(), false);
   if (memory.empty()) return {};
@@ -151,18 +165,23 @@ Status Session::write_from(TicketId id, std::span<const Memory> memory, Micros t
     record.ticket = ticket->name;
     record.a = static_cast<std::uint32_t>(mine.wants.size());
     const auto part = bytes_of(std::span<const wire::WantRecord>(mine.wants));
-    if (Status sent = impl_->post(record, std::span(&part, 1), Pending{wire::Op::reserve, id, true}); !sent) {
+    if (Status sent =
+            impl_->post(record, std::span(&part, 1), Pending{wire::Op::reserve, id, true});
+        !sent) {
       return sent;
     }
     // post() may have taken completions: the ticket may have gone from where it was.
     if (Ticket* still = impl_->find(id); still != nullptr) ++still->unanswered;
     const std::uint32_t cookie = impl_->last_cookie;
-    impl_->internal.emplace(cookie, InternalReserve{.answered = false, .error = {}, .slots = &mine.slots});
-    impl_->wait_until(lock, deadline_after(timeout), [&] { return impl_->internal.at(cookie).answered; });
+    impl_->internal.emplace(cookie,
+                            InternalReserve{.answered = false, .error = {}, .slots = &mine.slots});
+    impl_->wait_until(
+        lock, deadline_after(timeout), [&] { return impl_->internal.at(cookie).answered; });
     const InternalReserve answer = std::move(impl_->internal.at(cookie));
     impl_->internal.erase(cookie);
     if (!answer.answered) {
-      return impl_->down() ? impl_->closed() : failure(Errc::timeout, "the slots did not come in time");
+      return impl_->down() ? impl_->closed()
+                           : failure(Errc::timeout, "the slots did not come in time");
     }
     if (!answer.error.ok()) return answer.error;
   }
@@ -193,11 +212,13 @@ Status Session::write_from(TicketId id, std::span<const Memory> memory, Micros t
   if (Status status = commit(mine.filled); !status) {
     // The ring is full: give the slots up rather than leave them open until they are too old.
     mine.unused.clear();
-    for (const Filled& item : mine.filled) mine.unused.push_back(item.slot);
+    for (const Filled& item : mine.filled)
+      mine.unused.push_back(item.slot);
     static_cast<void>(abandon(mine.unused).ok());
     return status;
   }
-  for (const std::size_t i : mine.written) ok[i] = true;
+  for (const std::size_t i : mine.written)
+    ok[i] = true;
   return {};
 }
 

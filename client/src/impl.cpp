@@ -2,11 +2,12 @@
 
 #include "client/wire/socket.hpp"
 
+#include <pthread.h>
+#include <sys/random.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <pthread.h>
-#include <sys/random.h>
 
 namespace statecache {
 namespace {
@@ -15,8 +16,8 @@ namespace {
 constexpr auto kSlice = std::chrono::milliseconds(5);
 constexpr auto kLookEvery = std::chrono::milliseconds(2);
 constexpr auto kSpin = std::chrono::microseconds(50);
-/// The daemon slept when we posted: it takes a wake-up (25 to 50 us in a virtual machine) before it begins.
-/// To sleep meanwhile would cost a second one.
+/// The daemon slept when we posted: it takes a wake-up (25 to 50 us in a virtual machine) before it
+/// begins. To sleep meanwhile would cost a second one.
 constexpr auto kSpinAfterBell = std::chrono::microseconds(200);
 constexpr std::uint32_t kTryAgain = 16;
 constexpr std::uint32_t kHalvings = 6;
@@ -25,7 +26,9 @@ constexpr std::size_t kNamesAtOnce = 64;
 
 std::atomic<unsigned> forks_seen{0};
 
-void in_forked_child() noexcept { forks_seen.fetch_add(1, std::memory_order_relaxed); }
+void in_forked_child() noexcept {
+  forks_seen.fetch_add(1, std::memory_order_relaxed);
+}
 
 void relax() noexcept {
 #if defined(__x86_64__)
@@ -37,14 +40,17 @@ void relax() noexcept {
 
 }  // namespace
 
-Status failure(Errc code, std::string text) { return Status{code, std::move(text)}; }
+Status failure(Errc code, std::string text) {
+  return Status{code, std::move(text)};
+}
 
 Status to_status(const base::Error& error) {
   return Status{to_errc(static_cast<std::uint16_t>(error.code)), error.message()};
 }
 
 Errc to_errc(std::uint16_t code) noexcept {
-  return code > static_cast<std::uint16_t>(Errc::internal) ? Errc::internal : static_cast<Errc>(code);
+  return code > static_cast<std::uint16_t>(Errc::internal) ? Errc::internal
+                                                           : static_cast<Errc>(code);
 }
 
 unsigned fork_generation() noexcept {
@@ -71,11 +77,12 @@ Status Session::Impl::enter(Lock& lock, bool look) {
 Status Session::Impl::post(wire::Request record, Parts parts, Pending entry) {
   if (down_) return closed();
   std::size_t bytes = 0;
-  for (const auto part : parts) bytes += part.size();
+  for (const auto part : parts)
+    bytes += part.size();
   if (bytes > channel->payload_max()) {
     return failure(Errc::invalid_argument,
-                   "one call may carry " + std::to_string(channel->payload_max()) + " bytes, this one has " +
-                       std::to_string(bytes));
+                   "one call may carry " + std::to_string(channel->payload_max()) +
+                       " bytes, this one has " + std::to_string(bytes));
   }
   do {
     record.cookie = ++last_cookie;
@@ -174,7 +181,8 @@ base::TicketName Session::Impl::random_name() {
 
 void Session::Impl::forget_if_done(TicketId id) {
   Ticket* ticket = find(id);
-  if (ticket == nullptr || !ticket->finished || !ticket->released || ticket->unanswered != 0) return;
+  if (ticket == nullptr || !ticket->finished || !ticket->released || ticket->unanswered != 0)
+    return;
   const auto open = [](const Slot& slot) { return slot.grant == Grant::granted; };
   if (std::ranges::any_of(ticket->slots, open)) return;
   erase_ticket(id);
@@ -190,7 +198,8 @@ void Session::Impl::give_back(std::span<const Slot> slots) {
   record.op = static_cast<std::uint16_t>(wire::Op::abandon);
   record.a = static_cast<std::uint32_t>(ids.size());
   const auto part = bytes_of(std::span<const std::uint64_t>(ids));
-  // Not post(): this may run inside drain(). What finds no room here the daemon takes back by its age.
+  // Not post(): this may run inside drain(). What finds no room here the daemon takes back by its
+  // age.
   record.cookie = 0;
   if (channel->post(record, std::span(&part, 1))) counters.returned += ids.size();
 }
@@ -213,10 +222,14 @@ Result<TicketId> Session::Impl::post_begin(Parts parts, Hold hold) {
 
 Status Session::Impl::check_keys(std::span<const Digest> keys) const {
   if (!keyed()) return failure(Errc::invalid_argument, "this namespace is addressed by tokens");
-  if (keys.size() >= kUnknown) return failure(Errc::invalid_argument, "more keys than a record can count");
+  if (keys.size() >= kUnknown)
+    return failure(Errc::invalid_argument, "more keys than a record can count");
   for (const Digest& key : keys) {
-    if (std::any_of(key.begin() + spec.key_bytes, key.end(), [](std::byte b) { return b != std::byte{0}; })) {
-      return failure(Errc::invalid_argument, "a key with bytes that are not zero after its key_bytes");
+    if (std::any_of(key.begin() + spec.key_bytes, key.end(), [](std::byte b) {
+          return b != std::byte{0};
+        })) {
+      return failure(Errc::invalid_argument,
+                     "a key with bytes that are not zero after its key_bytes");
     }
   }
   return {};
@@ -252,7 +265,7 @@ Answer Session::Impl::judged(const Ticket& ticket, Have have) const {
   return out;
 }
 
-// ---- waiting --------------------------------------------------------------------------------------
+// ---- waiting -----------------------------------------------------------------------------------
 
 void Session::Impl::drain() {
   if (down_) return;
@@ -275,19 +288,22 @@ void Session::Impl::look_at_socket(SteadyTime now) {
   if (!wire::hung_up(socket.get())) return;
   // What it said before it went still counts.
   wire::Completion completion;
-  while (channel->take(completion, payload_)) on_completion(completion, payload_);
+  while (channel->take(completion, payload_))
+    on_completion(completion, payload_);
   down_ = true;
 }
 
-/// Spinning pays only while answers come that soon: each miss halves it, and from then on one wait in
-/// kTryAgain tries the whole again.
+/// Spinning pays only while answers come that soon: each miss halves it, and from then on one wait
+/// in kTryAgain tries the whole again.
 std::chrono::nanoseconds Session::Impl::spin_limit() noexcept {
   const std::chrono::nanoseconds whole = channel->take_rang() ? kSpinAfterBell : kSpin;
   if (misses_ % kTryAgain == 0) return whole;
   return misses_ < kHalvings ? whole / (1U << misses_) : std::chrono::nanoseconds::zero();
 }
 
-bool Session::Impl::spin_for(const wire::ClientChannel& on, std::uint32_t seen, std::chrono::nanoseconds limit) noexcept {
+bool Session::Impl::spin_for(const wire::ClientChannel& on,
+                             std::uint32_t seen,
+                             std::chrono::nanoseconds limit) noexcept {
   const auto until = std::chrono::steady_clock::now() + limit;
   while (std::chrono::steady_clock::now() < until) {
     for (int i = 0; i < 16; ++i) {

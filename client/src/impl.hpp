@@ -1,13 +1,14 @@
 #pragma once
 // The inside of a Session: the channel, the tickets, and who waits.
 //
-// One mutex guards everything below `mutex_`. Completions are taken by whoever holds it (drain). Of the
-// threads that wait, one at a time, the leader, spins and sleeps on the channel without the mutex; the
-// others sleep on the condition variable. A thread that drains while a leader is out pokes it, since what
-// it took may be what the leader waits for.
+// One mutex guards everything below `mutex_`. Completions are taken by whoever holds it (drain). Of
+// the threads that wait, one at a time, the leader, spins and sleeps on the channel without the
+// mutex; the others sleep on the condition variable. A thread that drains while a leader is out
+// pokes it, since what it took may be what the leader waits for.
 
 #include "client/wire/channel.hpp"
 #include "client/wire/control.hpp"
+
 #include "statecache/client.hpp"
 
 #include <atomic>
@@ -47,11 +48,13 @@ struct Connection {
   std::vector<ArenaMap> arenas;
   wire::AttachedReply attached;
 };
-[[nodiscard]] base::Result<Connection> connect_to(std::string_view path, const wire::AttachMessage& message,
+
+[[nodiscard]] base::Result<Connection> connect_to(std::string_view path,
+                                                  const wire::AttachMessage& message,
                                                   Micros timeout);
 
-/// A slot that was granted and neither committed nor given up. What it covers of the host arena: nearly always
-/// one extent, and then nothing is allocated.
+/// A slot that was granted and neither committed nor given up. What it covers of the host arena:
+/// nearly always one extent, and then nothing is allocated.
 struct OpenSlot {
   std::uint64_t run = 0;
   wire::ExtentRecord first{};
@@ -60,8 +63,9 @@ struct OpenSlot {
 
 struct Ticket {
   base::TicketName name;
-  std::uint64_t run = 0;              ///< the daemon's run that knows it: Impl::run()
-  std::vector<wire::ExtentRecord> was_leased;  ///< of an earlier run: what the lease gave, in the host arena
+  std::uint64_t run = 0;  ///< the daemon's run that knows it: Impl::run()
+  /// of an earlier run: what the lease gave, in the host arena
+  std::vector<wire::ExtentRecord> was_leased;
   bool joined = false;
   bool finished = false;
   bool released = false;
@@ -73,10 +77,10 @@ struct Ticket {
   std::uint32_t reserves_unanswered = 0;
   Answer answer;
   Lease lease;
-  std::vector<Slot> slots;            ///< answered, not taken
+  std::vector<Slot> slots;  ///< answered, not taken
   Status lease_error;
   Status reserve_error;
-  Status first_error;                 ///< since the last settle
+  Status first_error;  ///< since the last settle
 
   /// As new, except for the memory it has.
   void renew(const base::TicketName& new_name);
@@ -119,7 +123,7 @@ class STATECACHE_LOCAL Session::Impl {
   unsigned forks = fork_generation();
 
   // ---- of the daemon's run that it is attached to: with the mutex ----
-  base::UniqueFd socket;              ///< replaced by the keeper alone, which may poll it without the mutex
+  base::UniqueFd socket;  ///< replaced by the keeper alone, which may poll it without the mutex
   std::shared_ptr<wire::ClientChannel> channel;
   std::vector<ArenaMap> arenas;
   wire::AttachedReply attached;
@@ -129,19 +133,26 @@ class STATECACHE_LOCAL Session::Impl {
   void install(Connection&& connection);
   /// Starts the thread that notices the daemon's end and attaches again.
   base::Result<> start_keeper();
+
   /// Counts the daemon's runs that this Session was attached to.
   [[nodiscard]] std::uint64_t run() const noexcept { return run_; }
+
   /// The daemon that knew it has gone: its calls end here.
-  [[nodiscard]] bool outlived(const Ticket& ticket) const noexcept { return down_ || ticket.run != run_; }
-  /// The slot was given up or filled; false: it is of an earlier run, and the daemon must not hear of it.
+  [[nodiscard]] bool outlived(const Ticket& ticket) const noexcept {
+    return down_ || ticket.run != run_;
+  }
+
+  /// The slot was given up or filled; false: it is of an earlier run, and the daemon must not hear
+  /// of it.
   bool close_slot(SlotId slot);
   /// Tells the daemon when nothing of an earlier run is used any more.
   void let_go_of_former();
 
   // ---- impl.cpp ----
   [[nodiscard]] bool forked() const noexcept { return fork_generation() != forks; }
-  /// Takes the mutex. Fails in a forked child (without touching it) and when the daemon has gone. `look`: at the
-  /// socket, however lately that was done; for calls whose answer is the connection.
+
+  /// Takes the mutex. Fails in a forked child (without touching it) and when the daemon has gone.
+  /// `look`: at the socket, however lately that was done; for calls whose answer is the connection.
   Status enter(Lock& lock, bool look = false);
   /// Sends one record. On Ok its completion will find `pending`.
   Status post(wire::Request record, Parts parts, Pending pending);
@@ -149,7 +160,9 @@ class STATECACHE_LOCAL Session::Impl {
   Status post_for(TicketId id, Ticket& ticket, wire::Request record, Parts parts);
   /// A ticket of its own for a begin with this payload.
   Result<TicketId> post_begin(Parts parts, Hold hold);
+
   [[nodiscard]] bool keyed() const noexcept { return spec.addressing == base::Addressing::keys; }
+
   /// Keys for a namespace that is addressed by keys, each zero from key_bytes on.
   [[nodiscard]] Status check_keys(std::span<const Digest> keys) const;
   /// Null: no such ticket.
@@ -159,8 +172,9 @@ class STATECACHE_LOCAL Session::Impl {
   [[nodiscard]] base::TicketName random_name();
   /// Takes every completion that is there; notices the daemon's end every few milliseconds.
   void drain();
-  /// Until done() (called with the mutex held) or the deadline. False: not done; then down() says whether
-  /// the daemon has gone.
+
+  /// Until done() (called with the mutex held) or the deadline. False: not done; then down() says
+  /// whether the daemon has gone.
   template <class Done>
   bool wait_until(Lock& lock, SteadyTime deadline, Done done) {
     while (true) {
@@ -175,7 +189,9 @@ class STATECACHE_LOCAL Session::Impl {
     pass_on();
     return true;
   }
+
   [[nodiscard]] bool down() const noexcept { return down_; }
+
   /// The answer as it is for an engine that has so much itself.
   [[nodiscard]] Answer judged(const Ticket& ticket, Have have) const;
   /// Its state alone, for who looks again and again: allocates nothing.
@@ -186,10 +202,14 @@ class STATECACHE_LOCAL Session::Impl {
   void forget_if_done(TicketId id);
   /// Frees slots that nobody will fill.
   void give_back(std::span<const Slot> slots);
+
   [[nodiscard]] std::uint16_t shard_of(std::uint16_t group) const noexcept {
     return group < shards.size() ? shards[group] : std::uint16_t{0};
   }
-  Status closed() const { return failure(Errc::closed, "the daemon has gone: compute it, and attach anew"); }
+
+  Status closed() const {
+    return failure(Errc::closed, "the daemon has gone: compute it, and attach anew");
+  }
 
   mutable std::mutex mutex;
   std::pmr::unsynchronized_pool_resource pool;  ///< of the tables: what ended serves what begins
@@ -198,7 +218,7 @@ class STATECACHE_LOCAL Session::Impl {
   std::pmr::unordered_map<std::uint32_t, InternalReserve> internal{&pool};
   std::pmr::unordered_map<std::uint32_t, Pending> pending{&pool};
   std::pmr::unordered_map<SlotId, OpenSlot> open_slots{&pool};
-  std::vector<wire::WantRecord> wants;      ///< of the record in hand; kept for their capacity
+  std::vector<wire::WantRecord> wants;  ///< of the record in hand; kept for their capacity
   std::vector<wire::FilledRecord> filled;
   std::vector<SlotId> given_up;
   std::uint32_t last_cookie = 0;
@@ -210,7 +230,9 @@ class STATECACHE_LOCAL Session::Impl {
   void pass_on();
   void look_at_socket(SteadyTime now);
   /// Spins for a moment; true when it saw something.
-  [[nodiscard]] static bool spin_for(const wire::ClientChannel& on, std::uint32_t seen, std::chrono::nanoseconds limit) noexcept;
+  [[nodiscard]] static bool spin_for(const wire::ClientChannel& on,
+                                     std::uint32_t seen,
+                                     std::chrono::nanoseconds limit) noexcept;
   [[nodiscard]] std::chrono::nanoseconds spin_limit() noexcept;
   void keep_attached();
   [[nodiscard]] bool wait_for_end() const;
@@ -223,21 +245,31 @@ class STATECACHE_LOCAL Session::Impl {
   // ---- completions.cpp ----
   void on_completion(const wire::Completion& completion, std::span<const std::byte> payload);
   void on_answer(Ticket& ticket, std::span<const std::byte> payload);
-  void on_leased(Ticket& ticket, const wire::Completion& completion, std::span<const std::byte> payload);
-  void on_slots(const wire::Completion& completion, const Pending* answered, Ticket* ticket,
+  void on_leased(Ticket& ticket,
+                 const wire::Completion& completion,
+                 std::span<const std::byte> payload);
+  void on_slots(const wire::Completion& completion,
+                const Pending* answered,
+                Ticket* ticket,
                 std::span<const std::byte> payload);
   void on_failure(const Pending& answered, Ticket* ticket, std::uint32_t cookie, Errc code);
-  [[nodiscard]] bool resolve(std::uint8_t arena, std::uint16_t extents, std::uint64_t offset, std::uint64_t bytes,
-                             std::span<const std::byte> table, Extents& out) const;
+  [[nodiscard]] bool resolve(std::uint8_t arena,
+                             std::uint16_t extents,
+                             std::uint64_t offset,
+                             std::uint64_t bytes,
+                             std::span<const std::byte> table,
+                             Extents& out) const;
+
   /// What came is not what a daemon of ours sends: nothing of it is believed any more.
   void distrust() noexcept { down_ = distrusted_ = true; }
 
   bool down_ = false;
-  bool distrusted_ = false;              ///< a daemon that is not attached to again
+  bool distrusted_ = false;  ///< a daemon that is not attached to again
   std::uint64_t run_ = 0;
-  bool declared_ = false;                ///< the daemon keeps something of an earlier run for us
-  std::vector<std::vector<ArenaMap>> former_;  ///< arenas that leases and slots of earlier runs lie in
-  base::UniqueFd stop_;                  ///< eventfd: the keeper ends
+  bool declared_ = false;  ///< the daemon keeps something of an earlier run for us
+  /// arenas that leases and slots of earlier runs lie in
+  std::vector<std::vector<ArenaMap>> former_;
+  base::UniqueFd stop_;  ///< eventfd: the keeper ends
   std::unique_ptr<std::thread> keeper_;
   bool leader_ = false;
   std::uint32_t misses_ = 0;  ///< spins in a row that saw nothing

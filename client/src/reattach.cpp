@@ -1,16 +1,17 @@
-// The daemon's end and its return. A thread of each Session sleeps on the socket; when that ends, every
-// ticket is lost, calls say so at once, and the thread attaches again until it succeeds. What the
-// process still reads or writes of before is declared, so that nobody else gets that memory.
+// The daemon's end and its return. A thread of each Session sleeps on the socket; when that ends,
+// every ticket is lost, calls say so at once, and the thread attaches again until it succeeds. What
+// the process still reads or writes of before is declared, so that nobody else gets that memory.
 
 #include "client/src/impl.hpp"
 #include "client/wire/socket.hpp"
 
-#include <algorithm>
-#include <cerrno>
-#include <new>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <new>
 #include <system_error>
 
 namespace statecache {
@@ -60,7 +61,8 @@ base::Result<> Session::Impl::start_keeper() {
 /// True: the daemon has gone. False: this Session is being destroyed.
 bool Session::Impl::wait_for_end() const {
   while (true) {
-    std::array<pollfd, 2> watched{pollfd{stop_.get(), POLLIN, 0}, pollfd{socket.get(), POLLRDHUP, 0}};
+    std::array<pollfd, 2> watched{pollfd{stop_.get(), POLLIN, 0},
+                                  pollfd{socket.get(), POLLRDHUP, 0}};
     const int ready = ::poll(watched.data(), watched.size(), -1);
     if (ready < 0 && errno == EINTR) continue;
     if (watched[0].revents != 0) return false;
@@ -103,7 +105,8 @@ void Session::Impl::keep_attached() {
         break;
       }
       // Not there yet, or not ready to take us: a full daemon may have room later.
-      const bool absent = connection.error().code == base::Errc::not_found || connection.error().code == base::Errc::closed ||
+      const bool absent = connection.error().code == base::Errc::not_found ||
+                          connection.error().code == base::Errc::closed ||
                           connection.error().code == base::Errc::io;
       if (!pause(absent ? kPause : kLongPause)) return;
     }
@@ -114,20 +117,22 @@ void Session::Impl::on_end() {
   drain();
   // What it said before it went still counts.
   wire::Completion completion;
-  while (!distrusted_ && channel->take(completion, payload_)) on_completion(completion, payload_);
+  while (!distrusted_ && channel->take(completion, payload_))
+    on_completion(completion, payload_);
   down_ = true;
   lose_everything();
   channel->poke();
   changed_.notify_all();
 }
 
-/// Every ticket is lost. A lease stays readable, a slot writable, until they are given back: the memory is
-/// declared to the next daemon.
+/// Every ticket is lost. A lease stays readable, a slot writable, until they are given back: the
+/// memory is declared to the next daemon.
 void Session::Impl::lose_everything() {
   const Status gone = closed();
   for (auto& [id, ticket] : tickets) {
     if (ticket.run != run_) continue;
-    for (const Slot& slot : ticket.slots) open_slots.erase(slot.id);  // nobody was told of them
+    for (const Slot& slot : ticket.slots)
+      open_slots.erase(slot.id);  // nobody was told of them
     ticket.slots.clear();
     ticket.lost_heard = true;
     ++ticket.answer.version;
@@ -168,7 +173,8 @@ std::vector<wire::ExtentRecord> Session::Impl::offsets_of(const Lease& lease) co
 
 std::vector<wire::ExtentRecord> Session::Impl::in_use() const {
   std::vector<wire::ExtentRecord> out;
-  for (const auto& [id, ticket] : tickets) out.insert(out.end(), ticket.was_leased.begin(), ticket.was_leased.end());
+  for (const auto& [id, ticket] : tickets)
+    out.insert(out.end(), ticket.was_leased.begin(), ticket.was_leased.end());
   for (const auto& [id, slot] : open_slots) {
     if (slot.first.bytes != 0) out.push_back(slot.first);
     out.insert(out.end(), slot.more.begin(), slot.more.end());
@@ -187,8 +193,10 @@ bool Session::Impl::close_slot(SlotId id) {
 void Session::Impl::let_go_of_former() {
   if (former_.empty() || down_) return;
   const bool used =
-      std::ranges::any_of(tickets, [](const auto& entry) { return !entry.second.was_leased.empty(); }) ||
-      std::ranges::any_of(open_slots, [this](const auto& entry) { return entry.second.run != run_; });
+      std::ranges::any_of(tickets,
+                          [](const auto& entry) { return !entry.second.was_leased.empty(); }) ||
+      std::ranges::any_of(open_slots,
+                          [this](const auto& entry) { return entry.second.run != run_; });
   if (used) return;
   if (declared_) {
     wire::Request record;

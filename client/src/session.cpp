@@ -7,7 +7,9 @@
 namespace statecache {
 namespace {
 
-Status no_ticket() { return failure(Errc::not_found, "no such ticket"); }
+Status no_ticket() {
+  return failure(Errc::not_found, "no such ticket");
+}
 
 base::Digest to_base(const Digest& digest) {
   base::Digest out;
@@ -43,8 +45,8 @@ wire::BeginArgs begin_args(const Domain& domain, const Limits& limits) {
   args.have_end = limits.have.end;
   args.keep_back = limits.keep_back;
   args.at_most = limits.at_most;
-  args.deadline_us =
-      static_cast<std::uint32_t>(std::clamp<std::int64_t>(limits.deadline.count(), 0, std::int64_t{kUnknown} - 1));
+  args.deadline_us = static_cast<std::uint32_t>(
+      std::clamp<std::int64_t>(limits.deadline.count(), 0, std::int64_t{kUnknown} - 1));
   args.members = limits.members;
   args.hold = static_cast<std::uint8_t>(limits.hold);
   args.priority = limits.priority;
@@ -86,6 +88,7 @@ Answer lost_answer() {
 }  // namespace
 
 Session::Session(std::unique_ptr<Impl> impl) noexcept : impl_(std::move(impl)) {}
+
 Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 Session::~Session() = default;
@@ -95,7 +98,9 @@ bool Session::connected() const noexcept {
   return impl_->enter(lock, true).ok();
 }
 
-const std::string& Session::name() const noexcept { return impl_->shown_as; }
+const std::string& Session::name() const noexcept {
+  return impl_->shown_as;
+}
 
 std::uint64_t Session::epoch() const noexcept {
   if (impl_->forked()) return 0;
@@ -106,7 +111,8 @@ std::uint64_t Session::epoch() const noexcept {
 bool Session::writable() const noexcept {
   if (impl_->forked()) return false;
   const Impl::Lock lock(impl_->mutex);
-  return std::ranges::any_of(impl_->arenas, [](const ArenaMap& arena) { return arena.writable && !arena.staging; });
+  return std::ranges::any_of(
+      impl_->arenas, [](const ArenaMap& arena) { return arena.writable && !arena.staging; });
 }
 
 Counters Session::counters() const noexcept {
@@ -117,10 +123,11 @@ Counters Session::counters() const noexcept {
   return impl_->counters;
 }
 
-// ---- find -----------------------------------------------------------------------------------------
+// ---- find --------------------------------------------------------------------------------------
 
 Result<TicketId> Session::begin(const Ask& ask, const Limits& limits) noexcept {
-  if (impl_->keyed()) return failure(Errc::invalid_argument, "this namespace is addressed by keys: begin(KeyRun)");
+  if (impl_->keyed())
+    return failure(Errc::invalid_argument, "this namespace is addressed by keys: begin(KeyRun)");
   if (Status ok = check_count(ask.tokens); !ok) return ok;
   if (Status ok = check_count(ask.marks); !ok) return ok;
   Impl::Lock lock;
@@ -136,7 +143,8 @@ Result<TicketId> Session::begin(const Ask& ask, const Limits& limits) noexcept {
   args.marks = static_cast<std::uint32_t>(ask.marks.size());
   const std::vector<base::Mark> marks = to_base(ask.marks);
   const std::array<std::span<const std::byte>, 3> parts{
-      bytes_of(std::span<const wire::BeginArgs>(&args, 1)), std::as_bytes(ask.tokens),
+      bytes_of(std::span<const wire::BeginArgs>(&args, 1)),
+      std::as_bytes(ask.tokens),
       bytes_of(std::span<const base::Mark>(marks))};
   return impl_->post_begin(parts, limits.hold);
 }
@@ -154,7 +162,8 @@ Result<TicketId> Session::begin(const KeyRun& run, const Limits& limits) noexcep
   args.tokens = static_cast<std::uint32_t>(run.keys.size());
   args.marks = parent ? 1 : 0;
   const std::array<std::span<const std::byte>, 3> parts{
-      bytes_of(std::span<const wire::BeginArgs>(&args, 1)), std::as_bytes(run.keys),
+      bytes_of(std::span<const wire::BeginArgs>(&args, 1)),
+      std::as_bytes(run.keys),
       parent ? std::as_bytes(std::span(&*parent, 1)) : std::span<const std::byte>{}};
   return impl_->post_begin(parts, limits.hold);
 }
@@ -189,8 +198,9 @@ Status Session::refresh(std::span<const TicketId> ids) noexcept {
   Status first;
   for (const TicketId id : ids) {
     Ticket* ticket = impl_->find(id);
-    Status sent =
-        ticket == nullptr ? no_ticket() : impl_->post_for(id, *ticket, request_of(wire::Op::refresh), {});
+    Status sent = ticket == nullptr
+                      ? no_ticket()
+                      : impl_->post_for(id, *ticket, request_of(wire::Op::refresh), {});
     if (first.ok()) first = std::move(sent);
   }
   return first;
@@ -211,7 +221,7 @@ Status Session::acquire(TicketId id, std::uint32_t at_most, Have have) noexcept 
   return {};
 }
 
-// ---- read -----------------------------------------------------------------------------------------
+// ---- read --------------------------------------------------------------------------------------
 
 Result<TicketRef> Session::ref(TicketId id) const noexcept {
   Impl::Lock lock;
@@ -275,11 +285,14 @@ Result<std::vector<Piece>> Session::pieces(TicketId id) const noexcept {
   return ticket->lease.pieces;
 }
 
-// ---- grow and save --------------------------------------------------------------------------------
+// ---- grow and save -----------------------------------------------------------------------------
 
-Status Session::append(TicketId id, std::span<const Token> tokens, std::span<const Mark> marks,
+Status Session::append(TicketId id,
+                       std::span<const Token> tokens,
+                       std::span<const Mark> marks,
                        std::uint32_t computed) noexcept {
-  if (impl_->keyed()) return failure(Errc::invalid_argument, "this namespace is addressed by keys: append_keys");
+  if (impl_->keyed())
+    return failure(Errc::invalid_argument, "this namespace is addressed by keys: append_keys");
   if (Status ok = check_count(tokens); !ok) return ok;
   if (Status ok = check_count(marks); !ok) return ok;
   Impl::Lock lock;
@@ -291,12 +304,14 @@ Status Session::append(TicketId id, std::span<const Token> tokens, std::span<con
   record.b = computed;
   record.c = static_cast<std::uint32_t>(marks.size());
   const std::vector<base::Mark> converted = to_base(marks);
-  const std::array<std::span<const std::byte>, 2> parts{std::as_bytes(tokens),
-                                                        bytes_of(std::span<const base::Mark>(converted))};
+  const std::array<std::span<const std::byte>, 2> parts{
+      std::as_bytes(tokens), bytes_of(std::span<const base::Mark>(converted))};
   return impl_->post_for(id, *ticket, record, parts);
 }
 
-Status Session::append_keys(TicketId id, std::span<const Digest> keys, std::uint32_t computed) noexcept {
+Status Session::append_keys(TicketId id,
+                            std::span<const Digest> keys,
+                            std::uint32_t computed) noexcept {
   if (Status ok = impl_->check_keys(keys); !ok) return ok;
   Impl::Lock lock;
   if (Status in = impl_->enter(lock); !in) return in;
@@ -396,7 +411,8 @@ Status Session::abandon(std::span<const SlotId> slots) noexcept {
   if (impl_->forked()) return in;
   std::vector<SlotId>& known = impl_->given_up;
   known.clear();
-  std::ranges::copy_if(slots, std::back_inserter(known), [&](SlotId slot) { return impl_->close_slot(slot); });
+  std::ranges::copy_if(
+      slots, std::back_inserter(known), [&](SlotId slot) { return impl_->close_slot(slot); });
   if (!in) return in;
   impl_->let_go_of_former();
   if (known.empty()) return {};
@@ -414,7 +430,7 @@ Status Session::taint(TicketId id) noexcept {
   return impl_->post_for(id, *ticket, request_of(wire::Op::taint), {});
 }
 
-// ---- end ------------------------------------------------------------------------------------------
+// ---- end ---------------------------------------------------------------------------------------
 
 Status Session::finish(TicketId id, const Report& report) noexcept {
   Impl::Lock lock;
@@ -453,7 +469,8 @@ Status Session::release(TicketId id) noexcept {
   }
   if (ticket == nullptr) return id != 0 && id <= impl_->last_ticket ? Status{} : no_ticket();
   if (ticket->released) return {};
-  if (Status sent = impl_->post_for(id, *ticket, request_of(wire::Op::release), {}); !sent) return sent;
+  if (Status sent = impl_->post_for(id, *ticket, request_of(wire::Op::release), {}); !sent)
+    return sent;
   end_reading(*ticket);
   return {};
 }
@@ -472,7 +489,8 @@ Status Session::cancel(TicketId id) noexcept {
   }
   if (ticket == nullptr) return id != 0 && id <= impl_->last_ticket ? Status{} : no_ticket();
   if (ticket->finished && ticket->released) return {};
-  if (Status sent = impl_->post_for(id, *ticket, request_of(wire::Op::cancel), {}); !sent) return sent;
+  if (Status sent = impl_->post_for(id, *ticket, request_of(wire::Op::cancel), {}); !sent)
+    return sent;
   ticket->finished = true;
   end_reading(*ticket);
   return {};
@@ -484,7 +502,7 @@ Status Session::invalidate() noexcept {
   return impl_->post(request_of(wire::Op::invalidate), {}, Pending{wire::Op::invalidate, 0});
 }
 
-// ---- order ----------------------------------------------------------------------------------------
+// ---- order -------------------------------------------------------------------------------------
 
 Status Session::settle(TicketId id, Micros timeout) noexcept {
   Impl::Lock lock;
@@ -508,9 +526,11 @@ Status Session::drain(Micros timeout) noexcept {
   // Up to here: what other threads post meanwhile is not waited for.
   std::vector<std::uint32_t> cookies;
   cookies.reserve(impl_->pending.size());
-  for (const auto& [cookie, entry] : impl_->pending) cookies.push_back(cookie);
+  for (const auto& [cookie, entry] : impl_->pending)
+    cookies.push_back(cookie);
   const auto settled = [&] {
-    while (!cookies.empty() && !impl_->pending.contains(cookies.back())) cookies.pop_back();
+    while (!cookies.empty() && !impl_->pending.contains(cookies.back()))
+      cookies.pop_back();
     return cookies.empty();
   };
   const bool in_time = impl_->wait_until(lock, deadline_after(timeout), settled);

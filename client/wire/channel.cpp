@@ -2,19 +2,20 @@
 
 #include "base/units.hpp"
 
-#include <bit>
-#include <cerrno>
-#include <climits>
-#include <ctime>
 #include <fcntl.h>
 #include <linux/futex.h>
-#include <new>
-#include <optional>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include <bit>
+#include <cerrno>
+#include <climits>
+#include <ctime>
+#include <new>
+#include <optional>
 
 namespace statecached::wire {
 namespace {
@@ -22,7 +23,8 @@ namespace {
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 static_assert(std::atomic<std::uint32_t>::is_always_lock_free);
 static_assert(sizeof(std::atomic<std::uint32_t>) == sizeof(std::uint32_t));
-static_assert(std::endian::native == std::endian::little, "the records are little-endian in memory");
+static_assert(std::endian::native == std::endian::little,
+              "the records are little-endian in memory");
 
 constexpr std::uint64_t kAlign = 16;
 constexpr std::uint32_t kSlotsMax = 1U << 20U;
@@ -41,7 +43,8 @@ constexpr Layout layout_of(const ChannelSizes& s) noexcept {
   Layout out;
   out.requests_at = sizeof(ChannelHeader);
   out.completions_at = out.requests_at + round_up(s.request_slots * sizeof(Request), kPage);
-  out.request_area_at = out.completions_at + round_up(s.completion_slots * sizeof(Completion), kPage);
+  out.request_area_at =
+      out.completions_at + round_up(s.completion_slots * sizeof(Completion), kPage);
   out.reply_area_at = out.request_area_at + s.request_area;
   out.total = out.reply_area_at + s.reply_area;
   return out;
@@ -70,7 +73,10 @@ struct Claim {
 
 /// Producer: where `bytes` would go. `claimed` is our count, `freed` what the other side says.
 /// Nothing: no room. `broken` is set when the other side freed what was never claimed.
-std::optional<Claim> claim(std::uint64_t claimed, std::uint64_t freed, std::uint64_t area, std::uint64_t bytes,
+std::optional<Claim> claim(std::uint64_t claimed,
+                           std::uint64_t freed,
+                           std::uint64_t area,
+                           std::uint64_t bytes,
                            bool& broken) noexcept {
   const std::uint64_t used = claimed - freed;
   if (used > 2 * area) {
@@ -85,10 +91,13 @@ std::optional<Claim> claim(std::uint64_t claimed, std::uint64_t freed, std::uint
   return Claim{start, start + room};
 }
 
-/// Consumer: the count up to which a payload at `offset` reaches, if a producer that follows the rules
-/// could have put it there. `freed` is our count, `claimed` what the other side says.
-std::optional<std::uint64_t> payload_end(std::uint64_t freed, std::uint64_t claimed, std::uint64_t area,
-                                         std::uint64_t offset, std::uint64_t bytes) noexcept {
+/// Consumer: the count up to which a payload at `offset` reaches, if a producer that follows the
+/// rules could have put it there. `freed` is our count, `claimed` what the other side says.
+std::optional<std::uint64_t> payload_end(std::uint64_t freed,
+                                         std::uint64_t claimed,
+                                         std::uint64_t area,
+                                         std::uint64_t offset,
+                                         std::uint64_t bytes) noexcept {
   if (bytes > area || offset > area - bytes || claimed - freed > 2 * area) return std::nullopt;
   const std::uint64_t position = freed % area;
   if (offset != position && offset != 0) return std::nullopt;
@@ -100,7 +109,8 @@ std::optional<std::uint64_t> payload_end(std::uint64_t freed, std::uint64_t clai
 
 std::uint64_t total_bytes(std::span<const std::span<const std::byte>> parts) noexcept {
   std::uint64_t total = 0;
-  for (const auto part : parts) total += part.size();
+  for (const auto part : parts)
+    total += part.size();
   return total;
 }
 
@@ -114,13 +124,15 @@ void copy_parts(std::byte* to, std::span<const std::span<const std::byte>> parts
 
 /// Not FUTEX_PRIVATE: the word is shared between processes.
 void futex_wake(std::atomic<std::uint32_t>& word) noexcept {
-  ::syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&word), FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+  ::syscall(
+      SYS_futex, reinterpret_cast<std::uint32_t*>(&word), FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
 }
 
 void futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t seen, Nanos timeout) noexcept {
   const auto whole = std::chrono::duration_cast<std::chrono::seconds>(timeout);
   const timespec limit{.tv_sec = whole.count(), .tv_nsec = (timeout - whole).count()};
-  ::syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&word), FUTEX_WAIT, seen, &limit, nullptr, 0);
+  ::syscall(
+      SYS_futex, reinterpret_cast<std::uint32_t*>(&word), FUTEX_WAIT, seen, &limit, nullptr, 0);
 }
 
 Result<Mapping> map_shared(int fd, std::size_t bytes) {
@@ -131,9 +143,11 @@ Result<Mapping> map_shared(int fd, std::size_t bytes) {
 
 }  // namespace
 
-std::size_t channel_bytes(const ChannelSizes& sizes) noexcept { return layout_of(sizes).total; }
+std::size_t channel_bytes(const ChannelSizes& sizes) noexcept {
+  return layout_of(sizes).total;
+}
 
-// ---- daemon ---------------------------------------------------------------------------------------
+// ---- daemon ------------------------------------------------------------------------------------
 
 Result<DaemonChannel> DaemonChannel::create(const ChannelSizes& sizes, std::uint64_t epoch) {
   SC_TRY(check_sizes(sizes));
@@ -142,7 +156,8 @@ Result<DaemonChannel> DaemonChannel::create(const ChannelSizes& sizes, std::uint
   out.fd_ = UniqueFd(::memfd_create("statecached-channel", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!out.fd_) return fail_errno("channel: memfd_create");
   const std::size_t bytes = channel_bytes(sizes);
-  if (::ftruncate(out.fd_.get(), static_cast<off_t>(bytes)) != 0) return fail_errno("channel: ftruncate");
+  if (::ftruncate(out.fd_.get(), static_cast<off_t>(bytes)) != 0)
+    return fail_errno("channel: ftruncate");
   SC_ASSIGN(out.map_, map_shared(out.fd_.get(), bytes));
   if (::fcntl(out.fd_.get(), F_ADD_SEALS, kSeals) != 0) return fail_errno("channel: F_ADD_SEALS");
 
@@ -161,22 +176,26 @@ bool DaemonChannel::take(Request& record, std::vector<std::byte>& payload) {
   return take_part(record, payload, sizes_.request_area) == Taken::whole;
 }
 
-DaemonChannel::Taken DaemonChannel::take_part(Request& record, std::vector<std::byte>& payload,
+DaemonChannel::Taken DaemonChannel::take_part(Request& record,
+                                              std::vector<std::byte>& payload,
                                               std::size_t at_most) {
   if (broken_) return Taken::nothing;
   ChannelHeader& header = header_of(map_);
   const Layout at = layout_of(sizes_);
   if (!taking_) {
-    // Pairs with the store in ClientChannel::post: the record and its payload are there before the count.
-    const std::uint64_t waiting = header.request_tail.load(std::memory_order_acquire) - requests_taken_;
+    // Pairs with the store in ClientChannel::post: the record and its payload are there before the
+    // count.
+    const std::uint64_t waiting =
+        header.request_tail.load(std::memory_order_acquire) - requests_taken_;
     if (waiting == 0) return Taken::nothing;
     if (waiting > sizes_.request_slots) {
       broken_ = true;
       return Taken::nothing;
     }
-    std::memcpy(&record,
-                map_.data() + at.requests_at + (requests_taken_ % sizes_.request_slots) * sizeof(Request),
-                sizeof record);
+    std::memcpy(
+        &record,
+        map_.data() + at.requests_at + (requests_taken_ % sizes_.request_slots) * sizeof(Request),
+        sizeof record);
     payload.clear();
     if (record.payload_bytes != 0) {
       const auto end = payload_end(request_area_freed_,
@@ -233,8 +252,8 @@ bool DaemonChannel::post(Completion completion, std::span<const std::span<const 
                   (completions_posted_ % sizes_.completion_slots) * sizeof(Completion),
               &completion,
               sizeof completion);
-  // Sequentially consistent together with the load in ring(): either the client sees the count before
-  // it sleeps, or we see that it sleeps.
+  // Sequentially consistent together with the load in ring(): either the client sees the count
+  // before it sleeps, or we see that it sleeps.
   header.completion_tail.store(++completions_posted_, std::memory_order_seq_cst);
   dirty_ = true;
   return true;
@@ -253,15 +272,19 @@ void DaemonChannel::set_sleeping(bool sleeping) noexcept {
 }
 
 bool DaemonChannel::has_requests() const noexcept {
-  return !broken_ && header_of(map_).request_tail.load(std::memory_order_seq_cst) != requests_taken_;
+  return !broken_ &&
+         header_of(map_).request_tail.load(std::memory_order_seq_cst) != requests_taken_;
 }
 
-std::size_t DaemonChannel::reply_max() const noexcept { return sizes_.reply_area; }
+std::size_t DaemonChannel::reply_max() const noexcept {
+  return sizes_.reply_area;
+}
 
-// ---- client ---------------------------------------------------------------------------------------
+// ---- client ------------------------------------------------------------------------------------
 
 Result<ClientChannel> ClientChannel::open(UniqueFd memfd, UniqueFd bell) {
   struct stat status {};
+
   if (::fstat(memfd.get(), &status) != 0) return fail_errno("channel: fstat");
   const auto real = static_cast<std::uint64_t>(status.st_size);
   if (real < sizeof(ChannelHeader)) return fail(Errc::corrupt, "channel: too small for its header");
@@ -273,7 +296,8 @@ Result<ClientChannel> ClientChannel::open(UniqueFd memfd, UniqueFd bell) {
   ClientChannel out;
   SC_ASSIGN(out.map_, map_shared(memfd.get(), real));
   ChannelHeader& header = header_of(out.map_);
-  if (std::atomic_ref<std::uint64_t>(header.magic).load(std::memory_order_acquire) != kChannelMagic) {
+  if (std::atomic_ref<std::uint64_t>(header.magic).load(std::memory_order_acquire) !=
+      kChannelMagic) {
     return fail(Errc::corrupt, "channel: wrong magic");
   }
   if (header.version < kProtocolMin || header.version > kProtocolMax) {
@@ -293,7 +317,9 @@ Result<ClientChannel> ClientChannel::open(UniqueFd memfd, UniqueFd bell) {
   return out;
 }
 
-std::uint64_t ClientChannel::epoch() const noexcept { return header_of(map_).epoch; }
+std::uint64_t ClientChannel::epoch() const noexcept {
+  return header_of(map_).epoch;
+}
 
 bool ClientChannel::post(Request record, std::span<const std::span<const std::byte>> parts) {
   if (broken_) return false;
@@ -317,10 +343,12 @@ bool ClientChannel::post(Request record, std::span<const std::span<const std::by
     request_area_claimed_ = place->end;
     header.request_area_head.store(request_area_claimed_, std::memory_order_release);
   }
-  std::memcpy(map_.data() + at.requests_at + (requests_posted_ % sizes_.request_slots) * sizeof(Request),
-              &record,
-              sizeof record);
-  // As in DaemonChannel::post. Clearing the word here spares the next records of a burst a system call.
+  std::memcpy(
+      map_.data() + at.requests_at + (requests_posted_ % sizes_.request_slots) * sizeof(Request),
+      &record,
+      sizeof record);
+  // As in DaemonChannel::post. Clearing the word here spares the next records of a burst a system
+  // call.
   header.request_tail.store(++requests_posted_, std::memory_order_seq_cst);
   if (header.daemon_sleeping.load(std::memory_order_seq_cst) != 0 &&
       header.daemon_sleeping.exchange(0, std::memory_order_seq_cst) != 0) {
@@ -348,7 +376,8 @@ bool ClientChannel::take(Completion& completion, std::vector<std::byte>& payload
               sizeof completion);
   payload.clear();
   if (completion.payload_bytes != 0) {
-    // The daemon keeps its claims to itself; what it may have claimed is at most two laps (see claim()).
+    // The daemon keeps its claims to itself; what it may have claimed is at most two laps (see
+    // claim()).
     const auto end = payload_end(reply_area_freed_,
                                  reply_area_freed_ + 2 * sizes_.reply_area,
                                  sizes_.reply_area,
@@ -394,6 +423,8 @@ void ClientChannel::poke() noexcept {
   futex_wake(header.client_bell);
 }
 
-std::size_t ClientChannel::payload_max() const noexcept { return sizes_.request_area; }
+std::size_t ClientChannel::payload_max() const noexcept {
+  return sizes_.request_area;
+}
 
 }  // namespace statecached::wire

@@ -11,7 +11,8 @@ using flatbuffers::FlatBufferBuilder;
 using flatbuffers::Offset;
 
 Offset<flatbuffers::Vector<std::uint8_t>> put(FlatBufferBuilder& out, const Digest& digest) {
-  return out.CreateVector(reinterpret_cast<const std::uint8_t*>(digest.bytes.data()), digest.bytes.size());
+  return out.CreateVector(reinterpret_cast<const std::uint8_t*>(digest.bytes.data()),
+                          digest.bytes.size());
 }
 
 /// An absent vector is the zero digest, as an absent scalar is 0.
@@ -34,7 +35,7 @@ std::vector<T> get_vector(const flatbuffers::Vector<T>* from) {
   return from == nullptr ? std::vector<T>() : std::vector<T>(from->begin(), from->end());
 }
 
-// ---- encode ---------------------------------------------------------------------------------------
+// ---- encode ------------------------------------------------------------------------------------
 
 Offset<fb::NamespaceSpec> put_spec(FlatBufferBuilder& out, const NamespaceSpec& spec) {
   std::vector<Offset<fb::GroupSpec>> groups;
@@ -107,11 +108,13 @@ Offset<void> put_body(FlatBufferBuilder& out, const AttachedReply& m) {
   std::vector<Offset<fb::Arena>> arenas;
   arenas.reserve(m.arenas.size());
   for (const ArenaInfo& a : m.arenas) {
-    arenas.push_back(fb::CreateArena(out, static_cast<std::uint8_t>(a.tier), a.bytes, a.writable, a.staging));
+    arenas.push_back(
+        fb::CreateArena(out, static_cast<std::uint8_t>(a.tier), a.bytes, a.writable, a.staging));
   }
   const auto name = out.CreateString(m.name);
   const auto list = out.CreateVector(arenas);
-  return fb::CreateAttached(out, m.version, m.epoch, m.client, name, m.generation, list, m.cores).Union();
+  return fb::CreateAttached(out, m.version, m.epoch, m.client, name, m.generation, list, m.cores)
+      .Union();
 }
 
 Offset<void> put_body(FlatBufferBuilder& out, const AdminReply& m) {
@@ -119,21 +122,36 @@ Offset<void> put_body(FlatBufferBuilder& out, const AdminReply& m) {
 }
 
 Offset<void> put_body(FlatBufferBuilder& out, const FailureReply& m) {
-  return fb::CreateFailure(out, static_cast<std::uint16_t>(m.code), out.CreateString(m.message)).Union();
+  return fb::CreateFailure(out, static_cast<std::uint16_t>(m.code), out.CreateString(m.message))
+      .Union();
 }
 
-constexpr fb::RequestBody kind_of(const AttachMessage&) { return fb::RequestBody::Attach; }
-constexpr fb::RequestBody kind_of(const AdminMessage&) { return fb::RequestBody::Admin; }
-constexpr fb::ReplyBody kind_of(const AttachedReply&) { return fb::ReplyBody::Attached; }
-constexpr fb::ReplyBody kind_of(const AdminReply&) { return fb::ReplyBody::AdminReply; }
-constexpr fb::ReplyBody kind_of(const FailureReply&) { return fb::ReplyBody::Failure; }
+constexpr fb::RequestBody kind_of(const AttachMessage&) {
+  return fb::RequestBody::Attach;
+}
+
+constexpr fb::RequestBody kind_of(const AdminMessage&) {
+  return fb::RequestBody::Admin;
+}
+
+constexpr fb::ReplyBody kind_of(const AttachedReply&) {
+  return fb::ReplyBody::Attached;
+}
+
+constexpr fb::ReplyBody kind_of(const AdminReply&) {
+  return fb::ReplyBody::AdminReply;
+}
+
+constexpr fb::ReplyBody kind_of(const FailureReply&) {
+  return fb::ReplyBody::Failure;
+}
 
 std::vector<std::byte> bytes_of(const FlatBufferBuilder& out) {
   const auto* data = reinterpret_cast<const std::byte*>(out.GetBufferPointer());
   return {data, data + out.GetSize()};
 }
 
-// ---- decode ---------------------------------------------------------------------------------------
+// ---- decode ------------------------------------------------------------------------------------
 
 Result<NamespaceSpec> get_spec(const fb::NamespaceSpec* from) {
   if (from == nullptr) return fail(Errc::invalid_argument, "attach: no namespace");
@@ -188,16 +206,19 @@ Result<AttachMessage> get_attach(const fb::Attach& from) {
   out.rank = from.rank();
   out.world = from.world();
   out.shard = get_vector(from.shard());
-  if (out.shard.size() > kGroupsMax) return fail(Errc::invalid_argument, "attach: more shards than groups");
+  if (out.shard.size() > kGroupsMax)
+    return fail(Errc::invalid_argument, "attach: more shards than groups");
   out.program = get_string(from.program());
   out.session = from.session();
   out.again = from.again();
   if (const auto* in_use = from.in_use(); in_use != nullptr) {
-    if (in_use->size() > kInUseMax) return fail(Errc::invalid_argument, "attach: more in use than there can be");
+    if (in_use->size() > kInUseMax)
+      return fail(Errc::invalid_argument, "attach: more in use than there can be");
     for (const fb::Used* used : *in_use) {
       const std::uint64_t offset = used->offset();
       const std::uint64_t bytes = used->bytes();
-      if (bytes > UINT64_MAX - offset) return fail(Errc::invalid_argument, "attach: an extent past the end");
+      if (bytes > UINT64_MAX - offset)
+        return fail(Errc::invalid_argument, "attach: an extent past the end");
       out.in_use.push_back({offset, bytes});
     }
   }
@@ -232,7 +253,8 @@ Result<AttachedReply> get_attached(const fb::Attached& from) {
     if (a->tier() > static_cast<std::uint8_t>(TierName::nvme)) {
       return fail(Errc::invalid_argument, "attached: unknown tier of an arena");
     }
-    out.arenas.push_back(ArenaInfo{static_cast<TierName>(a->tier()), a->bytes(), a->writable(), a->staging()});
+    out.arenas.push_back(
+        ArenaInfo{static_cast<TierName>(a->tier()), a->bytes(), a->writable(), a->staging()});
   }
   return out;
 }
@@ -314,7 +336,8 @@ Result<ReplyMessage> decode_reply(std::span<const std::byte> body) {
   } else if (const auto* failure = root->body_as_Failure(); failure != nullptr) {
     const auto code = failure->code();
     const bool known = code != 0 && code <= static_cast<std::uint16_t>(Errc::internal);
-    out.body = FailureReply{known ? static_cast<Errc>(code) : Errc::internal, get_string(failure->message())};
+    out.body = FailureReply{known ? static_cast<Errc>(code) : Errc::internal,
+                            get_string(failure->message())};
   } else {
     return fail(Errc::unsupported, "control: a reply of a kind that this version does not know");
   }

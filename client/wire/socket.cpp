@@ -2,14 +2,15 @@
 
 #include "client/wire/control.hpp"
 
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <poll.h>
 #include <string>
-#include <sys/socket.h>
-#include <sys/un.h>
 
 namespace statecached::wire {
 namespace {
@@ -21,10 +22,12 @@ Deadline deadline_of(Nanos timeout) {
   return timeout > Deadline::max() - now ? Deadline::max() : now + timeout;
 }
 
-/// Until `events` or an end of the connection. A poll(2) wait is cut into hours, so any deadline fits an int.
+/// Until `events` or an end of the connection. A poll(2) wait is cut into hours, so any deadline
+/// fits an int.
 Result<> wait_for(int fd, short events, Deadline deadline) {
   for (;;) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
     const auto ms = std::clamp<std::int64_t>(left.count(), 0, 3'600'000);
     pollfd p{.fd = fd, .events = events, .revents = 0};
     const int n = ::poll(&p, 1, static_cast<int>(ms));
@@ -37,13 +40,15 @@ Result<> wait_for(int fd, short events, Deadline deadline) {
 }
 
 tl::unexpected<Error> fail_socket(const char* what) {
-  if (errno == EPIPE || errno == ECONNRESET) return fail(Errc::closed, "control: the daemon has gone");
+  if (errno == EPIPE || errno == ECONNRESET)
+    return fail(Errc::closed, "control: the daemon has gone");
   return fail_errno(what);
 }
 
 constexpr std::size_t kControlBytes = CMSG_SPACE(kFrameFdsMax * sizeof(int));
 
-/// Takes every descriptor out of a received message, so that none leaks whatever is said about it later.
+/// Takes every descriptor out of a received message, so that none leaks whatever is said about it
+/// later.
 void take_fds(msghdr& message, std::vector<UniqueFd>& out) {
   for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
@@ -56,7 +61,10 @@ void take_fds(msghdr& message, std::vector<UniqueFd>& out) {
   }
 }
 
-Result<> receive_exactly(int fd, std::span<std::byte> into, std::vector<UniqueFd>& fds, Deadline deadline) {
+Result<> receive_exactly(int fd,
+                         std::span<std::byte> into,
+                         std::vector<UniqueFd>& fds,
+                         Deadline deadline) {
   while (!into.empty()) {
     SC_TRY(wait_for(fd, POLLIN, deadline));
     alignas(cmsghdr) std::array<char, kControlBytes> control{};
@@ -98,9 +106,14 @@ Result<UniqueFd> connect_unix(std::string_view path) {
   return fd;
 }
 
-Result<> send_frame(int fd, std::span<const std::byte> frame, std::span<const int> fds, Nanos timeout) {
-  if (frame.size() > kFramePrefix + kFrameMax) return fail(Errc::invalid_argument, "control: message too large");
-  if (fds.size() > kFrameFdsMax) return fail(Errc::invalid_argument, "control: too many file descriptors");
+Result<> send_frame(int fd,
+                    std::span<const std::byte> frame,
+                    std::span<const int> fds,
+                    Nanos timeout) {
+  if (frame.size() > kFramePrefix + kFrameMax)
+    return fail(Errc::invalid_argument, "control: message too large");
+  if (fds.size() > kFrameFdsMax)
+    return fail(Errc::invalid_argument, "control: too many file descriptors");
   const Deadline deadline = deadline_of(timeout);
   while (!frame.empty()) {
     SC_TRY(wait_for(fd, POLLOUT, deadline));

@@ -21,18 +21,24 @@ Token pseudo_random(std::uint64_t seed, std::uint64_t at) noexcept {
 
 void ContinuationTokens::fill_block(std::uint64_t id, std::size_t from, std::span<Token> block) {
   const std::uint64_t seed = mix64(id ^ 0x626c6f636bULL);
-  for (std::size_t i = from; i < block.size(); ++i) block[i] = pseudo_random(seed, i);
-  // Siblings must part at their first token, so that it names the id; the numbers lie above the vocabulary.
+  for (std::size_t i = from; i < block.size(); ++i)
+    block[i] = pseudo_random(seed, i);
+  // Siblings must part at their first token, so that it names the id; the numbers lie above the
+  // vocabulary.
   if (from == 0 && !block.empty()) block[0] = kVocabulary + static_cast<Token>(id);
 }
 
-void ContinuationTokens::output(std::uint64_t index, std::uint32_t length, std::vector<Token>& out) {
+void ContinuationTokens::output(std::uint64_t index,
+                                std::uint32_t length,
+                                std::vector<Token>& out) {
   const std::uint64_t seed = mix64(index ^ 0x6f7574707574ULL);
   out.resize(length);
-  for (std::size_t i = 0; i < out.size(); ++i) out[i] = pseudo_random(seed, i);
+  for (std::size_t i = 0; i < out.size(); ++i)
+    out[i] = pseudo_random(seed, i);
 }
 
-ContinuationTokens::Open ContinuationTokens::take_predecessor(std::uint64_t key, std::uint32_t input_length) {
+ContinuationTokens::Open ContinuationTokens::take_predecessor(std::uint64_t key,
+                                                              std::uint32_t input_length) {
   Open none;
   none.index = kNone;
   const auto found = open_.find(key);
@@ -41,7 +47,8 @@ ContinuationTokens::Open ContinuationTokens::take_predecessor(std::uint64_t key,
   auto best = candidates.end();
   for (auto it = candidates.begin(); it != candidates.end(); ++it) {
     if (it->sum >= input_length) continue;
-    if (best == candidates.end() || it->sum > best->sum) best = it;  // in order, so the earliest of equals
+    // in order, so the earliest of equals
+    if (best == candidates.end() || it->sum > best->sum) best = it;
   }
   if (best == candidates.end()) return none;
   Open taken = std::move(*best);
@@ -57,7 +64,8 @@ ContinuationTokens::Continued ContinuationTokens::expand(std::uint64_t index,
   SC_ASSERT(ids.size() == (input_length + std::size_t{kTraceBlock} - 1) / kTraceBlock);
   const std::size_t full = input_length / kTraceBlock;
   std::size_t seen = 0;
-  while (seen < full && blocks_.contains(ids[seen])) ++seen;
+  while (seen < full && blocks_.contains(ids[seen]))
+    ++seen;
 
   input.resize(input_length);
   const std::size_t seen_tokens = seen * kTraceBlock;
@@ -66,7 +74,8 @@ ContinuationTokens::Continued ContinuationTokens::expand(std::uint64_t index,
   if (before.index != kNone) {
     std::vector<Token> answer;
     output(before.index, before.output_length, answer);
-    auto at = std::copy(before.tail.begin(), before.tail.end(),
+    auto at = std::copy(before.tail.begin(),
+                        before.tail.end(),
                         input.begin() + static_cast<std::ptrdiff_t>(seen_tokens));
     at = std::copy(answer.begin(), answer.end(), at);
     carried_end = static_cast<std::size_t>(at - input.begin());
@@ -86,7 +95,8 @@ ContinuationTokens::Continued ContinuationTokens::expand(std::uint64_t index,
     }
     fill_block(ids[k], carried, block);
     if (k >= seen && k < full) {
-      blocks_.try_emplace(ids[k], block.begin(), block.begin() + static_cast<std::ptrdiff_t>(carried));
+      blocks_.try_emplace(
+          ids[k], block.begin(), block.begin() + static_cast<std::ptrdiff_t>(carried));
     }
   }
 

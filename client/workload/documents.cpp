@@ -15,7 +15,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t kDocumentMax = 24 * 1024;   // bytes, so tokens: a long prompt for a model of today
+// bytes, so tokens: a long prompt for a model of today
+constexpr std::size_t kDocumentMax = 24 * 1024;
 constexpr std::size_t kDocumentMin = 1024;
 constexpr std::size_t kDocumentsMax = 40;
 constexpr std::uint32_t kTurns = 6;
@@ -23,26 +24,35 @@ constexpr std::size_t kQuestion = 160;
 constexpr std::size_t kAnswer = 400;
 
 constexpr std::string_view kPreamble =
-    "You are a careful assistant for the people who run this software. Below is one of its documents. "
-    "Answer each question from the document alone, say where in it the answer stands, and say so when it "
+    "You are a careful assistant for the people who run this software. Below is one of its "
+    "documents. "
+    "Answer each question from the document alone, say where in it the answer stands, and say so "
+    "when it "
     "does not answer the question. Be brief. Do not repeat the question. Document:\n\n";
 
 bool is_text(const fs::path& path) {
-  static constexpr std::array<std::string_view, 8> kEndings{".md", ".txt", ".hpp", ".cpp", ".h", ".py", ".toml", ".cmake"};
+  static constexpr std::array<std::string_view, 8> kEndings{
+      ".md", ".txt", ".hpp", ".cpp", ".h", ".py", ".toml", ".cmake"};
   const std::string ending = path.extension().string();
   return std::find(kEndings.begin(), kEndings.end(), ending) != kEndings.end();
 }
 
 std::vector<Token> bytes_of(std::string_view text) {
   std::vector<Token> tokens(text.size());
-  std::transform(text.begin(), text.end(), tokens.begin(), [](char c) { return static_cast<Token>(static_cast<unsigned char>(c)); });
+  std::transform(text.begin(), text.end(), tokens.begin(), [](char c) {
+    return static_cast<Token>(static_cast<unsigned char>(c));
+  });
   return tokens;
 }
 
-void append_passage(const std::vector<Token>& document, Prng& chance, std::size_t length, std::vector<Token>& out) {
+void append_passage(const std::vector<Token>& document,
+                    Prng& chance,
+                    std::size_t length,
+                    std::vector<Token>& out) {
   const std::size_t size = std::min(length / 2 + chance.below(length), document.size());
   const std::size_t from = chance.below(document.size() - size + 1);
-  out.insert(out.end(), document.begin() + static_cast<std::ptrdiff_t>(from),
+  out.insert(out.end(),
+             document.begin() + static_cast<std::ptrdiff_t>(from),
              document.begin() + static_cast<std::ptrdiff_t>(from + size));
 }
 
@@ -75,10 +85,13 @@ Result<std::unique_ptr<DocumentSource>> DocumentSource::open(const std::string& 
     source->documents_.push_back(bytes_of(text));
   }
   if (source->documents_.empty()) {
-    return fail(Errc::not_found, folder + ": no text files of at least 1 KiB to make a workload of");
+    return fail(Errc::not_found,
+                folder + ": no text files of at least 1 KiB to make a workload of");
   }
   auto& documents = source->documents_;
-  std::stable_sort(documents.begin(), documents.end(), [](const auto& a, const auto& b) { return a.size() > b.size(); });
+  std::stable_sort(documents.begin(), documents.end(), [](const auto& a, const auto& b) {
+    return a.size() > b.size();
+  });
   if (documents.size() > kDocumentsMax) documents.resize(kDocumentsMax);
   source->plan();
   return source;
@@ -94,7 +107,8 @@ void DocumentSource::plan() {
   std::vector<std::size_t> active;
   std::size_t next = 0;
   while (next < left.size() || !active.empty()) {
-    while (active.size() < 12 && next < left.size()) active.push_back(next++);
+    while (active.size() < 12 && next < left.size())
+      active.push_back(next++);
     const std::size_t pick = chance.below(active.size());
     order_.push_back(active[pick]);
     if (--left[active[pick]] == 0) active.erase(active.begin() + static_cast<std::ptrdiff_t>(pick));
@@ -116,7 +130,7 @@ Result<bool> DocumentSource::next(TraceRequest& out) {
   }
   append_passage(document, chance, kQuestion, talk.history);
   talk.history.push_back('\n');
-    out.after = std::exchange(talk.last, out.index);
+  out.after = std::exchange(talk.last, out.index);
   out.timestamp_ms = static_cast<double>(at_) * 1000.0;
   out.input = talk.history;
   out.output.clear();

@@ -2,13 +2,14 @@
 
 #include "base/id_chain.hpp"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <span>
 
 namespace statecached {
@@ -20,7 +21,9 @@ using Json = nlohmann::json;
 class Fields {
  public:
   Fields(const Json& json, std::string where, std::string& problem)
-      : json_(json), where_(std::move(where)), problem_(problem) {
+      : json_(json),
+        where_(std::move(where)),
+        problem_(problem) {
     if (!json_.is_object()) complain("must be an object");
   }
 
@@ -36,19 +39,24 @@ class Fields {
     }
     return value->get<std::uint64_t>();
   }
+
   std::uint32_t small(const char* key, bool needed) {
     const std::uint64_t value = number(key, needed);
-    if (value > std::numeric_limits<std::uint32_t>::max()) complain(std::string(key) + " is too large");
+    if (value > std::numeric_limits<std::uint32_t>::max())
+      complain(std::string(key) + " is too large");
     return static_cast<std::uint32_t>(value);
   }
+
   bool flag(const char* key) {
     const Json* value = find(key);
     return value != nullptr && value->is_boolean() && value->get<bool>();
   }
+
   std::string text(const char* key) {
     const Json* value = find(key);
     return value != nullptr && value->is_string() ? value->get<std::string>() : std::string();
   }
+
   /// An object, or a list of them, or nothing.
   std::vector<Json> objects(const char* key) {
     const Json* value = find(key);
@@ -56,6 +64,7 @@ class Fields {
     if (value->is_array()) return value->get<std::vector<Json>>();
     return {*value};
   }
+
   void complain(const std::string& what) {
     if (problem_.empty()) problem_ = where_ + " " + what;
   }
@@ -96,11 +105,13 @@ RecurrentGeometry recurrent_of(const Json& json, std::string& problem) {
   Fields fields(json, "recurrent", problem);
   RecurrentGeometry out;
   out.kind = parse_recurrent_kind(fields.text("kind"));
-  if (out.kind == RecurrentKind::none) fields.complain("has an unknown kind '" + fields.text("kind") + "'");
+  if (out.kind == RecurrentKind::none)
+    fields.complain("has an unknown kind '" + fields.text("kind") + "'");
   const bool mamba1 = out.kind == RecurrentKind::mamba1;
   const bool mamba2 = out.kind == RecurrentKind::mamba2;
   const bool gdn = out.kind == RecurrentKind::gdn;
-  const bool head_and_width = out.kind == RecurrentKind::kda || out.kind == RecurrentKind::lightning;
+  const bool head_and_width =
+      out.kind == RecurrentKind::kda || out.kind == RecurrentKind::lightning;
   out.layers = fields.small("layers", true);
   out.conv = fields.small("K", out.kind != RecurrentKind::lightning);
   out.inner = fields.small("di", mamba1);
@@ -121,7 +132,8 @@ FfnGeometry ffn_of(const Json& json, std::string& problem) {
   Fields fields(json, "ffn", problem);
   FfnGeometry out;
   const std::string kind = fields.text("kind");
-  if (kind != "swiglu" && kind != "relu2") fields.complain("has an unknown kind '" + kind + "' (swiglu, relu2)");
+  if (kind != "swiglu" && kind != "relu2")
+    fields.complain("has an unknown kind '" + kind + "' (swiglu, relu2)");
   out.gated = kind == "swiglu";
   out.layers = fields.small("layers", true);
   out.d_ff = fields.small("d_ff", true);
@@ -142,7 +154,8 @@ Result<ModelCost> read_model(const std::string& path) {
     }
     json = Json(json["models"][0]);
   }
-  if (!json.is_object()) return fail(Errc::invalid_argument, path + ": not a JSON object that describes a model");
+  if (!json.is_object())
+    return fail(Errc::invalid_argument, path + ": not a JSON object that describes a model");
   std::string problem;
   Fields fields(json, "the model", problem);
   ModelGeometry geometry;
@@ -150,9 +163,12 @@ Result<ModelCost> read_model(const std::string& path) {
   if (geometry.name.empty()) geometry.name = std::filesystem::path(path).stem().string();
   geometry.d_model = fields.small("d_model", true);
   geometry.linear_parameters = fields.number("linear_parameters_executed_per_token", false);
-  for (const Json& part : fields.objects("attention")) geometry.attention.push_back(attention_of(part, problem));
-  for (const Json& part : fields.objects("recurrent")) geometry.recurrent = recurrent_of(part, problem);
-  for (const Json& part : fields.objects("ffn")) geometry.ffn.push_back(ffn_of(part, problem));
+  for (const Json& part : fields.objects("attention"))
+    geometry.attention.push_back(attention_of(part, problem));
+  for (const Json& part : fields.objects("recurrent"))
+    geometry.recurrent = recurrent_of(part, problem);
+  for (const Json& part : fields.objects("ffn"))
+    geometry.ffn.push_back(ffn_of(part, problem));
   if (geometry.attention.empty()) fields.complain("needs attention");
   if (!problem.empty()) return fail(Errc::invalid_argument, path + ": " + problem);
 
@@ -168,16 +184,20 @@ Result<ModelCost> read_model(const std::string& path) {
 }
 
 std::uint64_t scaled(std::uint64_t bytes, double scale) {
-  return std::max<std::uint64_t>(1, static_cast<std::uint64_t>(std::llround(static_cast<double>(bytes) * scale)));
+  return std::max<std::uint64_t>(
+      1, static_cast<std::uint64_t>(std::llround(static_cast<double>(bytes) * scale)));
 }
 
-Digest digest_of(const std::string& text) { return sha256(std::as_bytes(std::span(text))); }
+Digest digest_of(const std::string& text) {
+  return sha256(std::as_bytes(std::span(text)));
+}
 
 }  // namespace
 
 Result<ModelCost> load_model(const std::string& name_or_file) {
   std::error_code ignored;
-  if (name_or_file.find('/') != std::string::npos || std::filesystem::is_regular_file(name_or_file, ignored)) {
+  if (name_or_file.find('/') != std::string::npos ||
+      std::filesystem::is_regular_file(name_or_file, ignored)) {
     return read_model(name_or_file);
   }
   return find_model(name_or_file);
@@ -188,7 +208,8 @@ Result<NamespaceSpec> namespace_spec(const ModelCost& model, const ModelOptions&
   if (options.state_dtype == "2byte") {
     state = model.checkpoint_bytes_2byte;
   } else if (!options.state_dtype.empty() && options.state_dtype != "bf16conv_fp32ssm") {
-    return fail(Errc::invalid_argument, "unknown state dtype '" + options.state_dtype + "' (bf16conv_fp32ssm, 2byte)");
+    return fail(Errc::invalid_argument,
+                "unknown state dtype '" + options.state_dtype + "' (bf16conv_fp32ssm, 2byte)");
   }
   NamespaceSpec spec;
   spec.name = model.name;
@@ -202,22 +223,30 @@ Result<NamespaceSpec> namespace_spec(const ModelCost& model, const ModelOptions&
     return group;
   };
   if (model.kv_bytes_per_token != 0) {
-    add("attention", Need::every, scaled(model.kv_bytes_per_token, options.bytes_scale) * options.block_tokens);
+    add("attention",
+        Need::every,
+        scaled(model.kv_bytes_per_token, options.bytes_scale) * options.block_tokens);
   }
   if (model.window_kv_bytes_per_token != 0) {
-    add("sliding", Need::last, scaled(model.window_kv_bytes_per_token, options.bytes_scale) * options.block_tokens)
+    add("sliding",
+        Need::last,
+        scaled(model.window_kv_bytes_per_token, options.bytes_scale) * options.block_tokens)
         .window = model.cost.window;
   }
   if (state != 0) add("recurrent", Need::end, scaled(state, options.bytes_scale));
   spec.model = digest_of("workload model " + model.name);
   std::string layout = "workload layout";
-  for (const Group& group : spec.groups) layout += " " + group.name + " " + std::to_string(group.max_bytes);
+  for (const Group& group : spec.groups)
+    layout += " " + group.name + " " + std::to_string(group.max_bytes);
   spec.layout = digest_of(layout);
   SC_TRY(spec.validate());
   return spec;
 }
 
-double prefill_seconds(const Cost& cost, std::uint64_t a, std::uint64_t b, double flops_per_second) {
+double prefill_seconds(const Cost& cost,
+                       std::uint64_t a,
+                       std::uint64_t b,
+                       double flops_per_second) {
   return cost.flops(a, b) / flops_per_second;
 }
 

@@ -51,11 +51,14 @@ void fill_stream(std::uint64_t seed, std::uint64_t at, std::span<std::byte> out)
 
 std::uint64_t differing_bytes(std::uint64_t difference) noexcept {
   std::uint64_t count = 0;
-  for (; difference != 0; difference >>= 8U) count += (difference & 0xffU) != 0 ? 1 : 0;
+  for (; difference != 0; difference >>= 8U)
+    count += (difference & 0xffU) != 0 ? 1 : 0;
   return count;
 }
 
-std::uint64_t compare_stream(std::uint64_t seed, std::uint64_t at, std::span<const std::byte> have) noexcept {
+std::uint64_t compare_stream(std::uint64_t seed,
+                             std::uint64_t at,
+                             std::span<const std::byte> have) noexcept {
   const std::byte* from = have.data();
   std::size_t left = have.size();
   std::uint64_t index = at / 8;
@@ -87,7 +90,11 @@ std::uint64_t compare_stream(std::uint64_t seed, std::uint64_t at, std::span<con
 /// Calls f(stream seed, offset in that stream, offset in the buffer, bytes) for the streams that
 /// [at, at + size) of the payload touches.
 template <class F>
-void each_stream(const PayloadShape& shape, const std::vector<std::uint64_t>& hashes, std::uint64_t at, std::size_t size, F f) {
+void each_stream(const PayloadShape& shape,
+                 const std::vector<std::uint64_t>& hashes,
+                 std::uint64_t at,
+                 std::size_t size,
+                 F f) {
   SC_ASSERT(shape.first <= shape.end && shape.end < hashes.size() && shape.unit > 0);
   SC_ASSERT(at + size <= shape.bytes());
   if (shape.first == shape.end) {
@@ -105,9 +112,13 @@ void each_stream(const PayloadShape& shape, const std::vector<std::uint64_t>& ha
 
 }  // namespace
 
-Payload::Payload(std::uint64_t namespace_seed) noexcept { hashes_.push_back(mix64(namespace_seed)); }
+Payload::Payload(std::uint64_t namespace_seed) noexcept {
+  hashes_.push_back(mix64(namespace_seed));
+}
 
-void Payload::clear() noexcept { hashes_.resize(1); }
+void Payload::clear() noexcept {
+  hashes_.resize(1);
+}
 
 void Payload::extend(std::span<const Token> tokens) {
   std::uint64_t hash = hashes_.back();
@@ -119,16 +130,26 @@ void Payload::extend(std::span<const Token> tokens) {
 }
 
 void Payload::fill(const PayloadShape& shape, std::uint64_t at, std::span<std::byte> out) const {
-  each_stream(shape, hashes_, at, out.size(), [&](std::uint64_t seed, std::uint64_t from, std::size_t to, std::size_t size) {
-    fill_stream(seed, from, out.subspan(to, size));
-  });
+  each_stream(shape,
+              hashes_,
+              at,
+              out.size(),
+              [&](std::uint64_t seed, std::uint64_t from, std::size_t to, std::size_t size) {
+                fill_stream(seed, from, out.subspan(to, size));
+              });
 }
 
-std::uint64_t Payload::mismatches(const PayloadShape& shape, std::uint64_t at, std::span<const std::byte> have) const {
+std::uint64_t Payload::mismatches(const PayloadShape& shape,
+                                  std::uint64_t at,
+                                  std::span<const std::byte> have) const {
   std::uint64_t wrong = 0;
-  each_stream(shape, hashes_, at, have.size(), [&](std::uint64_t seed, std::uint64_t from, std::size_t to, std::size_t size) {
-    wrong += compare_stream(seed, from, have.subspan(to, size));
-  });
+  each_stream(shape,
+              hashes_,
+              at,
+              have.size(),
+              [&](std::uint64_t seed, std::uint64_t from, std::size_t to, std::size_t size) {
+                wrong += compare_stream(seed, from, have.subspan(to, size));
+              });
   return wrong;
 }
 

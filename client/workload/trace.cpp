@@ -3,15 +3,16 @@
 #include "client/workload/continuation.hpp"
 #include "client/workload/documents.hpp"
 
+#include <nlohmann/json.hpp>
+#include <zlib.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <filesystem>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <unordered_map>
 #include <utility>
-#include <zlib.h>
 
 namespace statecached {
 namespace {
@@ -27,8 +28,10 @@ class Lines {
     gzbuffer(file, 1U << 18U);
     return std::unique_ptr<Lines>(new Lines(file, path));
   }
+
   Lines(const Lines&) = delete;
   Lines& operator=(const Lines&) = delete;
+
   ~Lines() { gzclose(file_); }
 
   /// The next line that is not empty. False: the end.
@@ -38,14 +41,17 @@ class Lines {
       for (;;) {
         if (at_ == end_) {
           const int got = gzread(file_, buffer_.data(), static_cast<unsigned>(buffer_.size()));
-          if (got < 0) return fail(Errc::corrupt, path_ + ": damaged gzip data near line " + std::to_string(number_ + 1));
+          if (got < 0)
+            return fail(Errc::corrupt,
+                        path_ + ": damaged gzip data near line " + std::to_string(number_ + 1));
           at_ = 0;
           end_ = static_cast<std::size_t>(got);
           if (got == 0) break;
         }
         const char* start = buffer_.data() + at_;
         const auto* stop = static_cast<const char*>(std::memchr(start, '\n', end_ - at_));
-        const std::size_t take = stop == nullptr ? end_ - at_ : static_cast<std::size_t>(stop - start);
+        const std::size_t take =
+            stop == nullptr ? end_ - at_ : static_cast<std::size_t>(stop - start);
         line.append(start, take);
         at_ += take;
         if (stop != nullptr) {
@@ -58,11 +64,13 @@ class Lines {
     } while (line.find_first_not_of(" \t\r") == std::string::npos);
     return true;
   }
+
   void rewind() {
     gzrewind(file_);
     at_ = end_ = 0;
     number_ = 0;
   }
+
   [[nodiscard]] std::string here() const { return path_ + ":" + std::to_string(number_); }
 
  private:
@@ -123,13 +131,18 @@ class BlockIdSource final : public TraceSource {
     const bool whole = take(json, "input_length", input) && take(json, "output_length", output) &&
                        ids != json.end() && ids->is_array() &&
                        ids->size() == (input + std::size_t{kTraceBlock} - 1) / kTraceBlock &&
-                       std::all_of(ids->begin(), ids->end(), [](const Json& id) { return id.is_number_unsigned(); });
+                       std::all_of(ids->begin(), ids->end(), [](const Json& id) {
+                         return id.is_number_unsigned();
+                       });
     if (!whole) {
-      return fail(Errc::corrupt, lines_->here() +
-                                     ": needs input_length, output_length, and a hash id for each 512 input tokens");
+      return fail(
+          Errc::corrupt,
+          lines_->here() +
+              ": needs input_length, output_length, and a hash id for each 512 input tokens");
     }
     ids_.clear();
-    for (const Json& id : *ids) ids_.push_back(id.get<std::uint64_t>());
+    for (const Json& id : *ids)
+      ids_.push_back(id.get<std::uint64_t>());
     out.timestamp_ms = number_or_zero(json, "timestamp");
     const auto continued = tokens_.expand(out.index, input, output, ids_, out.input);
     out.continues = continued.tokens;
@@ -154,7 +167,9 @@ class TokenSource final : public TraceSource {
     if (!more) return false;
     SC_ASSIGN(const Json json, parse_line(*lines_, line_));
     if (!take(json, "input_tokens", out.input) || !take(json, "output_tokens", out.output)) {
-      return fail(Errc::corrupt, lines_->here() + ": needs input_tokens and output_tokens, lists of token numbers");
+      return fail(
+          Errc::corrupt,
+          lines_->here() + ": needs input_tokens and output_tokens, lists of token numbers");
     }
     out.timestamp_ms = number_or_zero(json, "ts") * 1000.0;
     out.continues = 0;
@@ -175,7 +190,8 @@ class TokenSource final : public TraceSource {
 
 }  // namespace
 
-Result<std::unique_ptr<TraceReader>> TraceReader::open(const std::string& path, std::uint64_t limit) {
+Result<std::unique_ptr<TraceReader>> TraceReader::open(const std::string& path,
+                                                       std::uint64_t limit) {
   const std::uint64_t most = limit == 0 ? std::numeric_limits<std::uint64_t>::max() : limit;
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) {

@@ -16,7 +16,8 @@ std::vector<TurnWant> turn_wants(const NamespaceSpec& spec,
   for (const std::uint32_t wish : wishes) {
     if (wish > hit && wish < total) depths.push_back(wish);
   }
-  if (total > hit) depths.push_back(static_cast<std::uint32_t>(round_down(total, spec.checkpoint_grid)));
+  if (total > hit)
+    depths.push_back(static_cast<std::uint32_t>(round_down(total, spec.checkpoint_grid)));
   std::sort(depths.begin(), depths.end());
   depths.erase(std::unique(depths.begin(), depths.end()), depths.end());
 

@@ -10,7 +10,8 @@
 //   tiers.cpp      space, victims, dropping copies
 //   learning.cpp   wishes; uses, births and worth of resume points
 //   nodes.cpp      what policies that work node by node need
-//   transfers.cpp  loads, write-behind, copies down, catalog batches
+//   loads.cpp      from NVMe to host memory
+//   transfers.cpp  write-behind, copies down, catalog batches
 //   sweeps.cpp     flush, verify, ls, rm: work over everything, a bounded piece a step
 //   keeping.cpp    the table of host objects, and taking over what an earlier daemon left
 //   recovery.cpp   what the catalog says at start
@@ -21,13 +22,13 @@
 #include "daemon/cache/cache.hpp"
 #include "daemon/cache/load_time.hpp"
 #include "daemon/cache/write_budget.hpp"
+#include "policy/eviction.hpp"
 #include "policy/index.hpp"
 #include "policy/resume.hpp"
 #include "policy/score.hpp"
 #include "policy/speed.hpp"
-#include "policy/tuner.hpp"
-#include "policy/eviction.hpp"
 #include "policy/tenants.hpp"
+#include "policy/tuner.hpp"
 #include "tiers/regions.hpp"
 #include "tiers/space.hpp"
 
@@ -40,53 +41,55 @@
 
 namespace statecached {
 
-inline constexpr std::size_t kSpareTickets = 256;           ///< ended ones kept for their memory
+inline constexpr std::size_t kSpareTickets = 256;  ///< ended ones kept for their memory
 inline constexpr double kAnyWorth = std::numeric_limits<double>::infinity();
 inline constexpr std::size_t kStaleMax = 4096;
 inline constexpr std::size_t kPointsMax = 16;               ///< depths in one answer
 inline constexpr std::uint64_t kDiskOpBytes = 1ULL << 20U;  ///< one transfer (limits.md 3)
 inline constexpr std::uint64_t kBatchBytes = 8ULL << 20U;   ///< one write-behind batch
 inline constexpr std::size_t kBatchesMax = 8;               ///< in flight
-inline constexpr std::uint64_t kRememberedTokens = 1ULL << 26U;  ///< of segments that hold nothing: 256 MiB
-inline constexpr std::uint32_t kTokensMax = 1U << 24U;      ///< of one sequence
+/// of segments that hold nothing: 256 MiB
+inline constexpr std::uint64_t kRememberedTokens = 1ULL << 26U;
+inline constexpr std::uint32_t kTokensMax = 1U << 24U;  ///< of one sequence
 inline constexpr Nanos kSetbackFirst = std::chrono::milliseconds(100);
 inline constexpr Nanos kSetbackMost = std::chrono::seconds(30);
-inline constexpr std::size_t kRowsPerStep = 512;            ///< taken over at start, and swept
+inline constexpr std::size_t kRowsPerStep = 512;  ///< taken over at start, and swept
 
 /// What the tiers know of an object, beside the policy's Object of the same number.
 struct alignas(64) Resident {
   // What a lease looks at lies together, in two lines of the processor's cache.
-  std::uint64_t payload = 0;        ///< of one shard
+  std::uint64_t payload = 0;  ///< of one shard
   std::uint32_t hits = 0;
   std::uint16_t shards = 1;
-  bool prefetched = false;          ///< read from NVMe and not leased since
-  bool writing_behind = false;      ///< in a batch
-  std::array<PageRuns, 2> runs;     ///< device, host
-  std::uint16_t path = 0;           ///< drive
+  bool prefetched = false;       ///< read from NVMe and not leased since
+  bool writing_behind = false;   ///< in a batch
+  std::array<PageRuns, 2> runs;  ///< device, host
+  std::uint16_t path = 0;        ///< drive
   PageRuns disk;
   boost::container::small_vector<Checksum, 1> sums;  ///< one a shard, once computed
   ObjectId id;
-  ObjectNumber number = 0;          ///< of its catalog row; 0 before one was planned
+  ObjectNumber number = 0;  ///< of its catalog row; 0 before one was planned
   std::uint32_t domain = 0;
-  std::uint64_t shards_in = 0;      ///< bit per committed shard
-  std::uint64_t hashed_in = 0;      ///< of those, whose sums were computed as they were copied in
-  std::uint32_t copies_in = 0;      ///< shards being copied in
-  boost::container::small_vector<std::uint32_t, 1> slots;  ///< open reservations, one a shard not yet in
+  std::uint64_t shards_in = 0;  ///< bit per committed shard
+  std::uint64_t hashed_in = 0;  ///< of those, whose sums were computed as they were copied in
+  std::uint32_t copies_in = 0;  ///< shards being copied in
+  /// open reservations, one a shard not yet in
+  boost::container::small_vector<std::uint32_t, 1> slots;
   Instant reserved{};
-  Tier home = Tier::none;           ///< where it is being written
+  Tier home = Tier::none;  ///< where it is being written
   bool copying_down = false;
-  bool not_worth_disk = false;      ///< priced out: may be dropped unwritten
+  bool not_worth_disk = false;                  ///< priced out: may be dropped unwritten
   std::uint32_t table_slot = HostTable::kNone;  ///< of its row in the table of host objects
-  ObjectNumber kept_number = 0;     ///< its name there; 0 before it had one
-  std::uint32_t tenant = 0;         ///< who stored it
-  bool quarantined = false;         ///< held, since a process of an earlier daemon may be reading it
+  ObjectNumber kept_number = 0;                 ///< its name there; 0 before it had one
+  std::uint32_t tenant = 0;                     ///< who stored it
+  bool quarantined = false;  ///< held, since a process of an earlier daemon may be reading it
 };
 
 struct DomainInfo {
   std::uint32_t number = 0;
   NodeIx root = kNil;
-  bool durable = false;             ///< its row is in the catalog
-  std::uint32_t kept_number = 0;    ///< in the table of host objects; 0: not named there
+  bool durable = false;           ///< its row is in the catalog
+  std::uint32_t kept_number = 0;  ///< in the table of host objects; 0: not named there
 };
 
 struct SpaceInfo {
@@ -97,23 +100,25 @@ struct SpaceInfo {
   std::map<Domain, DomainInfo> domains;
   ObjectNumber next_number = 1;
   std::uint32_t next_domain = 1;
-  bool durable = false;             ///< its row, as it is now, is in the catalog
-  bool row_sent = false;            ///< some row of it may be there
+  bool durable = false;   ///< its row, as it is now, is in the catalog
+  bool row_sent = false;  ///< some row of it may be there
   bool has_end = false;
   bool removed = false;
   std::uint32_t clients = 0;
-  std::uint64_t objects = 0;                 ///< in any tier
+  std::uint64_t objects = 0;                  ///< in any tier
   std::array<std::uint64_t, kTiers> bytes{};  ///< of those, by tier
   Speeds speeds;
   EngineSpeed speed;
-  double saves_ends = 0;                     ///< share of its requests that save a checkpoint behind their prompt; first unknown
-  std::uint32_t kept_number = 0;    ///< in the table of host objects; 0: not named there
+  /// share of its requests that save a checkpoint behind their prompt; first unknown
+  double saves_ends = 0;
+  std::uint32_t kept_number = 0;  ///< in the table of host objects; 0: not named there
   std::uint32_t kept_generation = 0;
   std::uint32_t kept_slot = HostTable::kNone;
 };
 
 struct ClientInfo {
   explicit ClientInfo(std::pmr::memory_resource* pool) : slots(pool), tickets(pool) {}
+
   bool attached = false;
   NamespaceIx space = 0;
   MemberInfo member;
@@ -145,11 +150,11 @@ struct Ticket {
   HoldKind hold = HoldKind::none;
   DiskClass read_class = DiskClass::demand;
   Instant deadline{};
-  Position anchor;                  ///< deepest point of the sequence in the tree; its node is referenced
+  Position anchor;  ///< deepest point of the sequence in the tree; its node is referenced
   Answer answer;
   std::uint32_t chosen = 0;
-  std::vector<Held> held;           ///< what `chosen` needs, held
-  std::size_t loading = 0;          ///< of those, still on their way to memory
+  std::vector<Held> held;   ///< what `chosen` needs, held
+  std::size_t loading = 0;  ///< of those, still on their way to memory
   std::uint64_t leased_bytes = 0;
   std::optional<Lease> lease;
   bool want_lease = false;
@@ -157,20 +162,22 @@ struct Ticket {
   std::vector<ClientIx> joined;
   std::uint16_t members = 1;
   std::uint16_t released = 0;
-  std::vector<double> wish_worth;   ///< keep values of what answer.wishes name
-  bool again = false;               ///< all of its prompt was known
-  bool could_counted = false;       ///< where it could have resumed from was counted as used
-  bool resumed_at = false;          ///< and so was where it did
-  bool saved_end = false;           ///< a checkpoint behind its prompt was asked for
+  std::vector<double> wish_worth;  ///< keep values of what answer.wishes name
+  bool again = false;              ///< all of its prompt was known
+  bool could_counted = false;      ///< where it could have resumed from was counted as used
+  bool resumed_at = false;         ///< and so was where it did
+  bool saved_end = false;          ///< a checkpoint behind its prompt was asked for
   std::vector<ClientIx> released_by;
   Instant loading_since{};
-  std::uint64_t waits_for = 0;      ///< bytes of the queue that end with the load of the chosen depth
-  Nanos predicted{};                ///< how long that would take
+  std::uint64_t waits_for = 0;  ///< bytes of the queue that end with the load of the chosen depth
+  Nanos predicted{};            ///< how long that would take
   bool finished = false, tainted = false, lost = false;
   std::uint32_t open_slots = 0;
-  std::uint32_t resumed = 0;             ///< tokens of the deepest lease it had
-  std::uint32_t branch_gone = kUnknown;  ///< the other side of this branch point went to make room: nothing parts there now
-  std::array<ObjectIx, kEveryGroupsMax> tails = no_tails();  ///< last whole blocks it stored or found stored, held
+  std::uint32_t resumed = 0;  ///< tokens of the deepest lease it had
+  /// the other side of this branch point went to make room: nothing parts there now
+  std::uint32_t branch_gone = kUnknown;
+  /// last whole blocks it stored or found stored, held
+  std::array<ObjectIx, kEveryGroupsMax> tails = no_tails();
   IdChain chain;
 
   static std::array<ObjectIx, kEveryGroupsMax> no_tails() {
@@ -179,22 +186,29 @@ struct Ticket {
     return none;
   }
 
-  // Keyed (shape.scope != 0): `tokens` are the words of the run's keys. What clients see, and all positions
-  // above but anchor.at, count from `origin`, where the run begins; in the tree it begins at `base`.
+  // Keyed (shape.scope != 0): `tokens` are the words of the run's keys. What clients see, and all
+  // positions above but anchor.at, count from `origin`, where the run begins; in the tree it begins
+  // at `base`.
   SymbolShape shape;
   std::uint32_t origin = 0;
   bool origin_known = true;
   std::uint32_t base = 0;
-  NodeIx root = kNil;               ///< of the tree that `base` is in
-  std::optional<Digest> after;      ///< the key before the run
+  NodeIx root = kNil;           ///< of the tree that `base` is in
+  std::optional<Digest> after;  ///< the key before the run
+
   [[nodiscard]] bool keyed() const noexcept { return shape.scope != 0; }
+
   /// From a client's position to the tree's, modulo 2^32.
   [[nodiscard]] std::uint32_t offset() const noexcept { return base - origin; }
+
   /// The end of the sequence, as clients count.
   [[nodiscard]] std::uint32_t end() const noexcept {
     return origin + static_cast<std::uint32_t>(tokens.size()) / shape.words * shape.tokens;
   }
-  [[nodiscard]] Sequence sequence() const noexcept { return {tokens, marks, base, shape.tokens, shape.words}; }
+
+  [[nodiscard]] Sequence sequence() const noexcept {
+    return {tokens, marks, base, shape.tokens, shape.words};
+  }
 };
 
 struct Slot {
@@ -204,14 +218,15 @@ struct Slot {
   TicketName ticket;
   std::uint32_t generation = 0;
   bool open = false;
-  std::uint64_t condemned = 0;      ///< its object was given up (object is kNil); space that waits for this one's writer
-  bool copying = false;             ///< its bytes are with the copier; only that commits or frees it
+  /// its object was given up (object is kNil); space that waits for this one's writer
+  std::uint64_t condemned = 0;
+  bool copying = false;  ///< its bytes are with the copier; only that commits or frees it
 };
 
 /// A slot whose bytes are being copied in.
 struct StageJob {
-  ObjectIx object = kNil;           ///< kNil: given up meanwhile
-  std::uint64_t condemned = 0;      ///< then where its space waits
+  ObjectIx object = kNil;       ///< kNil: given up meanwhile
+  std::uint64_t condemned = 0;  ///< then where its space waits
   ClientIx client = 0;
   Filled filled;
   std::uint64_t token = 0;
@@ -230,12 +245,12 @@ struct Adoption {
   Domain domain;
   ObjectRow row;
   PageRuns runs;
-  std::size_t parts = 0;            ///< verifications outstanding
+  std::size_t parts = 0;  ///< verifications outstanding
   bool bad = false;
 };
 
-/// Space of an object that was given up while somebody still writes there: the copier, or clients whose
-/// shards of it are open.
+/// Space of an object that was given up while somebody still writes there: the copier, or clients
+/// whose shards of it are open.
 struct Condemned {
   Tier tier = Tier::none;
   PageRuns runs;
@@ -244,10 +259,10 @@ struct Condemned {
 
 struct LoadState {
   std::vector<TicketName> waiters;
-  std::uint64_t queued_to = 0;      ///< CacheImpl::queued_to_ with this one
-  std::size_t parts = 0;            ///< disk operations, then verifications, outstanding
+  std::uint64_t queued_to = 0;  ///< CacheImpl::queued_to_ with this one
+  std::size_t parts = 0;        ///< disk operations, then verifications, outstanding
   bool failed = false;
-  bool cancelled = false;           ///< some of it was not read, since nobody waited
+  bool cancelled = false;  ///< some of it was not read, since nobody waited
   Reason reason = Reason::none;
 };
 
@@ -260,7 +275,7 @@ struct WriteBatch {
   std::vector<std::pair<NamespaceIx, std::uint32_t>> spaces;   ///< rows it carries: generation
   std::vector<std::pair<NamespaceIx, std::uint32_t>> domains;  ///< rows it carries: number
   std::size_t parts = 0;
-  std::uint64_t budget = 0;         ///< taken from the write budget
+  std::uint64_t budget = 0;  ///< taken from the write budget
   bool failed = false;
   Reason reason = Reason::none;
 };
@@ -269,13 +284,16 @@ struct WriteBatch {
 struct DeleteBatch {
   std::vector<std::pair<std::uint16_t, PageRuns>> runs;  ///< freed when it is durable
   std::vector<ObjectKey> rows;
-  std::vector<std::uint32_t> dropped;      ///< namespaces, all rows
-  std::vector<NamespaceIx> renewed;        ///< namespaces whose row is written again (generation)
+  std::vector<std::uint32_t> dropped;  ///< namespaces, all rows
+  std::vector<NamespaceIx> renewed;    ///< namespaces whose row is written again (generation)
 
-  [[nodiscard]] bool empty() const noexcept { return rows.empty() && dropped.empty() && renewed.empty(); }
+  [[nodiscard]] bool empty() const noexcept {
+    return rows.empty() && dropped.empty() && renewed.empty();
+  }
 };
 
-/// A part of the way to the drives that refused something: left alone for a while, longer each time.
+/// A part of the way to the drives that refused something: left alone for a while, longer each
+/// time.
 struct Setback {
   Nanos pause{};
   Instant until{};
@@ -284,52 +302,69 @@ struct Setback {
     pause = pause.count() == 0 ? kSetbackFirst : std::min<Nanos>(pause * 2, kSetbackMost);
     until = now + pause;
   }
+
   void worked() noexcept { *this = Setback{}; }
+
   [[nodiscard]] bool waits(Instant now) const noexcept { return now < until; }
+
   /// Nothing has worked since it was refused.
   [[nodiscard]] bool doubted() const noexcept { return pause.count() != 0; }
 };
 
 /// While the catalog is being read.
 struct Recovery {
-  std::unordered_map<std::uint64_t, ObjectIx> seen;      ///< (namespace, number)
-  std::vector<std::vector<DomainInfo*>> domains;         ///< [namespace][number]
+  std::unordered_map<std::uint64_t, ObjectIx> seen;  ///< (namespace, number)
+  std::vector<std::vector<DomainInfo*>> domains;     ///< [namespace][number]
   std::uint64_t kept = 0, rejected = 0;
   std::int64_t wall_now = 0;
-  bool reading = true;                     ///< rows are still to come
-  std::size_t next_node = 0;               ///< then: nodes before it are queued for eviction
+  bool reading = true;        ///< rows are still to come
+  std::size_t next_node = 0;  ///< then: nodes before it are queued for eviction
 };
 
-enum class JobKind : std::uint8_t { load_read, load_verify, batch_sum, batch_data, batch_sync, batch_rows, rows_deleted, copy_down, verify_read, verify_sum, stage, keep_sum, adopt_verify };
+enum class JobKind : std::uint8_t {
+  load_read,
+  load_verify,
+  batch_sum,
+  batch_data,
+  batch_sync,
+  batch_rows,
+  rows_deleted,
+  copy_down,
+  verify_read,
+  verify_sum,
+  stage,
+  keep_sum,
+  adopt_verify
+};
 
 struct Job {
   JobKind kind = JobKind::load_read;
   std::vector<ObjectIx> objects;
-  std::uint64_t batch = 0;          ///< WriteBatch or DeleteBatch
+  std::uint64_t batch = 0;  ///< WriteBatch or DeleteBatch
   std::uint16_t shard = 0;
   std::uint64_t bytes = 0;
   Instant started{};
-  std::uint16_t path = 0;           ///< of a load_read, and the next two
+  std::uint16_t path = 0;  ///< of a load_read, and the next two
   DiskClass klass = DiskClass::demand;
   Instant deadline{};
 };
 
 struct FlushJob {
   std::function<void(const FlushReport&)> done;
-  Instant asked{};                  ///< what was reserved later is not waited for
-  std::size_t next = 0;             ///< of this pass
+  Instant asked{};       ///< what was reserved later is not waited for
+  std::size_t next = 0;  ///< of this pass
   std::size_t dirty = 0, started = 0;
   std::size_t age = 0;
   std::size_t last_dirty = SIZE_MAX;
-  std::size_t idle = 0;             ///< passes since there was less to write
+  std::size_t idle = 0;  ///< passes since there was less to write
 };
 
 /// One copy of one object being checked.
 struct Check {
   ObjectIx object = kNil;
-  PageRuns buffer;                  ///< host space that it is read into; none for a copy in the host tier
+  PageRuns buffer;  ///< host space that it is read into; none for a copy in the host tier
   std::size_t parts = 0;
-  bool reading = false;             ///< parts counts the read; else the checksums
+  bool reading = false;  ///< parts counts the read; else the checksums
   bool bad = false;
 };
 
@@ -337,7 +372,7 @@ struct VerifyJob {
   std::function<void(const VerifyReport&)> done;
   VerifyReport report;
   std::size_t next = 0;
-  std::size_t told = 0;             ///< tenths, in the log
+  std::size_t told = 0;  ///< tenths, in the log
   std::uint64_t next_check = 1;
   std::uint64_t buffered = 0;
   std::unordered_map<std::uint64_t, Check> checks;
@@ -365,26 +400,51 @@ class CacheImpl {
   // requests.cpp
   Result<ClientIx> attach(const NamespaceSpec& spec, MemberInfo member, Instant now);
   void detach(ClientIx client, Instant now);
-  Result<const Answer*> begin(ClientIx client, const TicketName& name, const BeginRequest& request, Instant now);
+  Result<const Answer*> begin(ClientIx client,
+                              const TicketName& name,
+                              const BeginRequest& request,
+                              Instant now);
   Result<const Answer*> refresh(ClientIx client, const TicketName& name, Instant now);
   Result<> join(ClientIx client, const TicketName& name, Instant now);
-  Result<const Lease*> acquire(ClientIx client, const TicketName& name, std::uint32_t at_most, Have have, Instant now);
-  Result<> append(const TicketName& name, ClientIx client, std::span<const Token> tokens, std::span<const Mark> marks, std::uint32_t computed);
-  Result<> append_keys(const TicketName& name, ClientIx client, std::span<const Digest> keys, std::uint32_t computed);
-  Result<> reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now, std::vector<SlotGrant>& out);
+  Result<const Lease*> acquire(ClientIx client,
+                               const TicketName& name,
+                               std::uint32_t at_most,
+                               Have have,
+                               Instant now);
+  Result<> append(const TicketName& name,
+                  ClientIx client,
+                  std::span<const Token> tokens,
+                  std::span<const Mark> marks,
+                  std::uint32_t computed);
+  Result<> append_keys(const TicketName& name,
+                       ClientIx client,
+                       std::span<const Digest> keys,
+                       std::uint32_t computed);
+  Result<> reserve(ClientIx client,
+                   const TicketName& name,
+                   std::span<const WantItem> wants,
+                   Instant now,
+                   std::vector<SlotGrant>& out);
   bool commit(ClientIx client, const Filled& filled, Instant now);
+
   // tenants.cpp
-  /// While it lives, host memory is that of this namespace's trust domain, and only its tenants give up any.
+  /// While it lives, host memory is that of this namespace's trust domain, and only its tenants
+  /// give up any.
   class Focus {
    public:
-    Focus(CacheImpl& cache, NamespaceIx ns) : cache_(cache) { cache_.focus_on(cache_.region_of(ns)); }
+    Focus(CacheImpl& cache, NamespaceIx ns) : cache_(cache) {
+      cache_.focus_on(cache_.region_of(ns));
+    }
+
     ~Focus() { cache_.focus_on(Regions::kAll); }
+
     Focus(const Focus&) = delete;
     Focus& operator=(const Focus&) = delete;
 
    private:
     CacheImpl& cache_;
   };
+
   void set_up_tenants();
   void focus_on(std::size_t region);
   [[nodiscard]] std::size_t region_of(NamespaceIx ns) const;
@@ -411,14 +471,22 @@ class CacheImpl {
   bool adopt_namespaces(std::vector<std::pair<std::uint32_t, CatalogRow>>& rows, Instant now);
   [[nodiscard]] bool used_from_before(const PageRuns& runs) const;
 
-  bool stage(ClientIx client, const Filled& filled, StagedBytes bytes, std::uint64_t token, Instant now);
+  bool stage(ClientIx client,
+             const Filled& filled,
+             StagedBytes bytes,
+             std::uint64_t token,
+             Instant now);
   void staged(const CopyDone& done, Instant now);
   void condemn(ObjectIx o);
   void one_writer_less(std::uint64_t condemned);
   bool end_condemned(std::uint32_t slot);
   bool hand(SlotId slot, ClientIx to);
   bool abandon(ClientIx client, SlotId id, Instant now);
-  Result<> finish(ClientIx client, const TicketName& name, std::uint32_t prefilled, Nanos prefill, Instant now);
+  Result<> finish(ClientIx client,
+                  const TicketName& name,
+                  std::uint32_t prefilled,
+                  Nanos prefill,
+                  Instant now);
   Result<> release(ClientIx client, const TicketName& name, bool cancelled, Instant now);
   Result<> invalidate(ClientIx client, Instant now);
   Result<Ticket*> ticket_of(ClientIx client, const TicketName& name);
@@ -427,11 +495,22 @@ class CacheImpl {
 
   // tiers.cpp
   [[nodiscard]] bool present(Tier tier) const noexcept;
-  [[nodiscard]] bool several_tiers() const noexcept { return present(Tier::host) && (present(Tier::device) || present(Tier::nvme)); }
+
+  [[nodiscard]] bool several_tiers() const noexcept {
+    return present(Tier::host) && (present(Tier::device) || present(Tier::nvme));
+  }
+
   [[nodiscard]] Tier below(Tier tier) const noexcept;  ///< the next lower tier present, or none
+
   [[nodiscard]] Regions& space_of(Tier tier) { return tier == Tier::device ? device_ : host_; }
+
   /// Gives up what has a keep value below `worth` for it.
-  bool allocate(Tier tier, std::uint64_t bytes, bool contiguous, PageRuns& out, Instant now, double worth = kAnyWorth);
+  bool allocate(Tier tier,
+                std::uint64_t bytes,
+                bool contiguous,
+                PageRuns& out,
+                Instant now,
+                double worth = kAnyWorth);
   std::uint64_t evict(Tier tier, std::uint64_t bytes, Instant now, double worth = kAnyWorth);
   std::uint64_t evict_node(NodeIx node, Tier tier, std::uint64_t bytes, Instant now);
   void drop_copy(ObjectIx o, Tier tier, Reason reason, Instant now);
@@ -460,13 +539,17 @@ class CacheImpl {
   /// Counts the time of its life as the policy's; inside another one, nothing.
   class PolicyTime {
    public:
-    explicit PolicyTime(CacheImpl& cache) : cache_(cache), clock_(cache.in_policy_ ? nullptr : cache.options_.policy_clock) {
+    explicit PolicyTime(CacheImpl& cache)
+        : cache_(cache),
+          clock_(cache.in_policy_ ? nullptr : cache.options_.policy_clock) {
       if (clock_ == nullptr) return;
       cache_.in_policy_ = true;
       start_ = clock_();
     }
+
     PolicyTime(const PolicyTime&) = delete;
     PolicyTime& operator=(const PolicyTime&) = delete;
+
     ~PolicyTime() {
       if (clock_ == nullptr) return;
       cache_.in_policy_ = false;
@@ -481,10 +564,12 @@ class CacheImpl {
 
   // nodes.cpp
   void tick();
+
   void stamp(NodeIx ix, Instant now) {
     index_.node(ix).last_use = now;
     index_.node(ix).used = clock_;
   }
+
   [[nodiscard]] int children_in(const Node& node, Tier tier) const;
   [[nodiscard]] bool candidate_in(const Node& node, Tier tier) const;
   void heirs_of(NodeIx node, std::vector<NodeIx>& out) const;
@@ -503,7 +588,10 @@ class CacheImpl {
   // transfers.cpp
   std::size_t step(Instant now);
   void start_loads(Ticket& ticket, const std::vector<ObjectIx>& objects, Instant now);
-  void read_objects(const std::vector<ObjectIx>& objects, DiskClass klass, Instant deadline, Instant now);
+  void read_objects(const std::vector<ObjectIx>& objects,
+                    DiskClass klass,
+                    Instant deadline,
+                    Instant now);
   void cancel_orphans(Instant now);
   void end_cancelled(ObjectIx o, Instant now);
   void write_behind(Instant now);
@@ -523,7 +611,11 @@ class CacheImpl {
   std::string display_name(NamespaceIx ns) const;
   Result<NamespaceIx> find_namespace(std::string_view name) const;
   ObjectStatus status_of(ObjectIx o, Instant now) const;
-  std::vector<ExplainRow> explain(std::span<const NodeIx> path, Position end, std::uint32_t wanted, NamespaceIx ns, Instant now) const;
+  std::vector<ExplainRow> explain(std::span<const NodeIx> path,
+                                  Position end,
+                                  std::uint32_t wanted,
+                                  NamespaceIx ns,
+                                  Instant now) const;
   TierStatus tier_status(Tier tier) const;
   std::uint64_t drop_namespace_objects(NamespaceIx ns, Reason reason, Instant now);
 
@@ -536,70 +628,73 @@ class CacheImpl {
   Regions device_, host_;
   std::vector<Space> disks_;
   PolicyTraits traits_;
-  std::unique_ptr<Tuner> tuner_;                       ///< of marconi_paper, where alpha is not given
-  std::uint64_t clock_ = 0;                            ///< logical: lookups, insertions, evictions
+  std::unique_ptr<Tuner> tuner_;  ///< of marconi_paper, where alpha is not given
+  std::uint64_t clock_ = 0;       ///< logical: lookups, insertions, evictions
   bool in_policy_ = false;
-  std::vector<NodeIx> stale_;                          ///< nodes that the policies have to be told of
+  std::vector<NodeIx> stale_;  ///< nodes that the policies have to be told of
   Reuse reuse_;
   std::array<std::unique_ptr<EvictionPolicy>, kTiers> victims_;
   std::vector<SpaceInfo> spaces_;
-  std::pmr::unsynchronized_pool_resource pool_;        ///< of small tables: what ended serves what begins
+  /// of small tables: what ended serves what begins
+  std::pmr::unsynchronized_pool_resource pool_;
   std::vector<ClientInfo> clients_;
   using TicketMap = std::unordered_map<TicketName, Ticket>;
   TicketMap tickets_;
-  std::vector<TicketMap::node_type> spare_tickets_;    ///< ended; kept for the memory they have
+  std::vector<TicketMap::node_type> spare_tickets_;  ///< ended; kept for the memory they have
   std::vector<std::vector<Piece>> spare_pieces_;
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_slots_;
   std::array<std::uint64_t, kTiers> held_bytes_{};
   std::array<std::uint64_t, kTiers> object_count_{};
-  std::array<std::uint64_t, kTiers> moving_bytes_{};   ///< being copied down from this tier
+  std::array<std::uint64_t, kTiers> moving_bytes_{};  ///< being copied down from this tier
   bool draining_ = false;
   Instant expired_at_{};
 
   std::unordered_map<ObjectIx, LoadState> loads_;
-  bool orphans_ = false;                               ///< of some load the last waiter has gone
+  bool orphans_ = false;  ///< of some load the last waiter has gone
   std::unordered_map<std::uint64_t, Job> jobs_;
   Histogram wait_error_;
-  std::uint64_t loading_bytes_ = 0; ///< claimed for loads that have not ended
-  std::uint64_t queued_to_ = 0;     ///< bytes of all loads ever begun
+  std::uint64_t loading_bytes_ = 0;  ///< claimed for loads that have not ended
+  std::uint64_t queued_to_ = 0;      ///< bytes of all loads ever begun
   LoadTime load_time_;
   std::uint32_t reads_measured_ = 0;
-  double nvme_rate_ = 0;            ///< bytes a second of one read
+  double nvme_rate_ = 0;  ///< bytes a second of one read
   std::vector<TenantStatus> tenants_;
-  std::array<TenantEviction*, kTiers> tenant_victims_{};  ///< null: one tenant, nothing to tell apart
+  /// null: one tenant, nothing to tell apart
+  std::array<TenantEviction*, kTiers> tenant_victims_{};
   std::vector<std::vector<bool>> region_tenants_;
   std::unordered_map<ObjectIx, KeepSum> keep_sums_;
   ObjectNumber next_kept_ = 1;
   std::uint32_t next_kept_space_ = 1, next_kept_domain_ = 1;
-  std::deque<Adoption> adopting_;   ///< parents first; the first adopting_sent_ are being verified
+  std::deque<Adoption> adopting_;  ///< parents first; the first adopting_sent_ are being verified
   std::size_t adopting_sent_ = 0;
-  std::uint64_t adopting_done_ = 0; ///< how many left the front so far
+  std::uint64_t adopting_done_ = 0;  ///< how many left the front so far
   std::unordered_map<ObjectNumber, ObjectIx> adopted_;
   KeptStatus kept_;
-  bool quarantine_ = false;         ///< some of the arena may be in use by processes of before
-  bool all_settled_ = true;         ///< and it is known which: in_use_
+  bool quarantine_ = false;  ///< some of the arena may be in use by processes of before
+  bool all_settled_ = true;  ///< and it is known which: in_use_
   std::vector<Extent> in_use_;
-  PageRuns quarantined_;            ///< taken in host_, nobody's
+  PageRuns quarantined_;  ///< taken in host_, nobody's
   std::vector<std::pair<ObjectIx, ObjectNumber>> quarantined_objects_;
   std::unordered_map<std::uint64_t, StageJob> stage_jobs_;  ///< by tag
   std::unordered_map<std::uint64_t, Condemned> condemned_;
   std::uint64_t next_condemned_ = 1;
   std::uint64_t next_tag_ = 1;
-  std::deque<WriteBatch> batches_;                     ///< in the order in which their rows are written
+  std::deque<WriteBatch> batches_;  ///< in the order in which their rows are written
   std::uint64_t next_batch_ = 1;
   std::unordered_map<std::uint64_t, DeleteBatch> delete_batches_;
-  DeleteBatch deleting_;                               ///< collected, not yet submitted
+  DeleteBatch deleting_;  ///< collected, not yet submitted
   Setback catalog_setback_;
   std::vector<Setback> disk_setbacks_;
-  bool nvme_waits_ = false;                            ///< nothing is written there at present
-  bool nvme_down_ = false;                             ///< nor has anything worked since: memory goes on alone
-  bool down_blocked_ = false;  ///< nothing can come down from the device, and nothing moves that could change it
-  bool catalog_unread_ = false;                        ///< its rows could not be read to the end
-  std::unique_ptr<Recovery> recovery_;                 ///< while rows are taken over
+  bool nvme_waits_ = false;  ///< nothing is written there at present
+  bool nvme_down_ = false;   ///< nor has anything worked since: memory goes on alone
+  /// nothing can come down from the device, and nothing moves that could change it
+  bool down_blocked_ = false;
+  bool catalog_unread_ = false;         ///< its rows could not be read to the end
+  std::unique_ptr<Recovery> recovery_;  ///< while rows are taken over
   std::uint64_t recovered_ = 0;
-  std::uint64_t freeing_bytes_ = 0;                    ///< of NVMe, waiting for a durable delete
-  std::vector<DiskHealth> health_;                     ///< of the drives, as acted upon
+  std::uint64_t freeing_bytes_ = 0;  ///< of NVMe, waiting for a durable delete
+  std::vector<DiskHealth> health_;   ///< of the drives, as acted upon
   std::vector<std::deque<DiskOp>> disk_backlog_;
   std::deque<CopyOp> copy_backlog_;
   std::deque<CatalogBatch> catalog_backlog_;
@@ -609,12 +704,12 @@ class CacheImpl {
   std::deque<FlushJob> flushes_;
   std::deque<ListJob> lists_;
   std::deque<RemoveJob> removes_;
-  bool priced_out_ = false;                            ///< something has been, since the last look at it began
+  bool priced_out_ = false;  ///< something has been, since the last look at it began
   bool reconsidering_ = false;
   std::size_t reconsider_next_ = 0;
   Instant reconsidered_at_{};
   std::deque<VerifyJob> verifies_;
-  std::size_t sweep_work_ = 0;                         ///< of this step: a sweep can go on at once
+  std::size_t sweep_work_ = 0;  ///< of this step: a sweep can go on at once
   std::int64_t wall_at_start_ = 0;
   Instant started_{};
   double disk_seconds_per_byte_ = 0;
@@ -639,11 +734,27 @@ class CacheImpl {
   std::uint64_t disk_available() const;
   void make_disk_room(Instant now);
   void deleted(std::uint64_t number, bool ok);
-  static void zip(const PageRuns& disk, const PageRuns& memory, std::uint32_t arena, std::vector<DiskPiece>& out);
+  static void zip(const PageRuns& disk,
+                  const PageRuns& memory,
+                  std::uint32_t arena,
+                  std::vector<DiskPiece>& out);
   void load_part_done(ObjectIx o, bool ok, Reason reason, Instant now);
-  void submit_sums(ObjectIx o, JobKind kind, std::uint64_t batch, const PageRuns& runs, std::uint32_t arena);
-  [[nodiscard]] std::vector<MemoryRun> shard_runs(const PageRuns& runs, std::uint32_t arena, std::uint16_t shard, std::uint64_t padded, std::uint64_t bytes) const;
-  [[nodiscard]] std::int64_t wall(Instant now) const { return wall_at_start_ + std::chrono::duration_cast<std::chrono::seconds>(now - started_).count(); }
+  void submit_sums(ObjectIx o,
+                   JobKind kind,
+                   std::uint64_t batch,
+                   const PageRuns& runs,
+                   std::uint32_t arena);
+  [[nodiscard]] std::vector<MemoryRun> shard_runs(const PageRuns& runs,
+                                                  std::uint32_t arena,
+                                                  std::uint16_t shard,
+                                                  std::uint64_t padded,
+                                                  std::uint64_t bytes) const;
+
+  [[nodiscard]] std::int64_t wall(Instant now) const {
+    return wall_at_start_ +
+           std::chrono::duration_cast<std::chrono::seconds>(now - started_).count();
+  }
+
   void forget_row(ObjectIx o);
   [[nodiscard]] NamespaceRow row_of_space(NamespaceIx ns, Instant now) const;
   void fail_unsynced(std::uint16_t path, std::uint64_t but);
@@ -673,25 +784,34 @@ class CacheImpl {
   void recover_row(CatalogRow&& any, Instant now);
   void reject_row(const ObjectRow& row);
   void recovery_queue(Instant now);
-  [[nodiscard]] bool reading_catalog() const noexcept { return recovery_ != nullptr && recovery_->reading; }
+
+  [[nodiscard]] bool reading_catalog() const noexcept {
+    return recovery_ != nullptr && recovery_->reading;
+  }
 
   // paths.cpp
   void watch_drives(Instant now);
   void drive_out(std::uint16_t drive, Instant now);
   void give_up_loads(std::uint16_t drive, Instant now);
   [[nodiscard]] std::uint64_t batch_bytes(Instant now) const;
-  [[nodiscard]] bool budget_allows(const std::vector<ObjectIx>& objects, std::uint64_t beside, double seconds_per_byte, Instant now);
+  [[nodiscard]] bool budget_allows(const std::vector<ObjectIx>& objects,
+                                   std::uint64_t beside,
+                                   double seconds_per_byte,
+                                   Instant now);
   std::uint64_t hold_back(NodeIx node);
-  [[nodiscard]] bool in_time(const Ticket& ticket, const std::vector<ObjectIx>& to_load, Instant now) const;
+  [[nodiscard]] bool in_time(const Ticket& ticket,
+                             const std::vector<ObjectIx>& to_load,
+                             Instant now) const;
 
   // plan.cpp
-  struct Choice {                                      ///< one depth that plan() may choose
+  struct Choice {  ///< one depth that plan() may choose
     std::uint32_t depth = 0;
     double seconds = 0;
     std::vector<Cover> covers;
     std::vector<ObjectIx> to_load;
     std::uint64_t bytes = 0;
   };
+
   // What plan() works with; kept for their memory.
   std::vector<NodeIx> path_;
   ResumeScan scan_;
@@ -699,9 +819,17 @@ class CacheImpl {
   std::vector<Choice> choices_;
   std::vector<ObjectIx> fresh_;
   std::vector<Held> letting_go_;
-  void predict(Ticket& ticket, std::span<const ObjectIx> to_load, std::span<const ObjectIx> fresh, Instant now);
+  void predict(Ticket& ticket,
+               std::span<const ObjectIx> to_load,
+               std::span<const ObjectIx> fresh,
+               Instant now);
   void list_choices(Ticket& ticket, std::span<Usable> depths);
-  void add_runs(const PageRuns& runs, std::uint32_t arena, std::uint16_t shard, std::uint64_t padded, std::uint64_t bytes, ExtentList& out) const;
+  void add_runs(const PageRuns& runs,
+                std::uint32_t arena,
+                std::uint16_t shard,
+                std::uint64_t padded,
+                std::uint64_t bytes,
+                ExtentList& out) const;
   void unhold_all(std::span<const Held> held, Instant now);
   void plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, bool load, Instant now);
   void touch(const std::vector<NodeIx>& path, NodeIx deepest, Instant now);
@@ -717,9 +845,17 @@ class CacheImpl {
   void end_ticket(const TicketName& name, Instant now);
   void maybe_end(Ticket& ticket, Instant now);
   void lose(Ticket& ticket, Instant now);
-  SlotGrant reserve_one(Ticket& ticket, ClientIx client, const WantItem& want, Instant now, std::vector<SlotGrant>& out);
+  SlotGrant reserve_one(Ticket& ticket,
+                        ClientIx client,
+                        const WantItem& want,
+                        Instant now,
+                        std::vector<SlotGrant>& out);
   Reason check_want(const Ticket& ticket, const SpaceInfo& space, const WantItem& want) const;
-  bool find_parents(const SpaceInfo& space, NodeIx node, const WantItem& want, std::uint32_t base, Object& object) const;
+  bool find_parents(const SpaceInfo& space,
+                    NodeIx node,
+                    const WantItem& want,
+                    std::uint32_t base,
+                    Object& object) const;
   void appear(ObjectIx o, Instant now);
 
   // learning.cpp
@@ -749,7 +885,10 @@ class CacheImpl {
   Position insert_recovered_run(const ObjectRow& row, Position from, Instant used);
 
   void event(EventKind kind, Reason reason, Tier tier, ObjectIx o);
-  [[nodiscard]] std::uint64_t padded_bytes(std::uint64_t payload, std::uint16_t shards) const { return round_up(payload, kPage) * shards; }
+
+  [[nodiscard]] std::uint64_t padded_bytes(std::uint64_t payload, std::uint16_t shards) const {
+    return round_up(payload, kPage) * shards;
+  }
 };
 
 }  // namespace statecached

@@ -1,6 +1,6 @@
-// What outlives the daemon in host memory. Going down: every object of the host tier is listed in the
-// table, with a checksum. Coming back: what is listed is verified and found again, the rest of the arena
-// waits until it is known that no process of before uses it.
+// What outlives the daemon in host memory. Going down: every object of the host tier is listed in
+// the table, with a checksum. Coming back: what is listed is verified and found again, the rest of
+// the arena waits until it is known that no process of before uses it.
 
 #include "base/log.hpp"
 #include "daemon/cache/cache_impl.hpp"
@@ -10,12 +10,13 @@
 namespace statecached {
 namespace {
 
-/// Verifications of kept objects that are with the copier at a time: requests' own work comes between.
+/// Verifications of kept objects that are with the copier at a time: requests' own work comes
+/// between.
 constexpr std::size_t kAdoptionsMax = 16;
 
 }  // namespace
 
-// ---- while it runs ----------------------------------------------------------------------------------
+// ---- while it runs -----------------------------------------------------------------------------
 
 /// Lists an object that is in the host tier from now on, once its checksum is known.
 void CacheImpl::keep(ObjectIx o, Instant now) {
@@ -72,8 +73,8 @@ void CacheImpl::list(ObjectIx o, std::span<const Checksum> sums, Instant now) {
   if (space.kept_number == 0) space.kept_number = next_kept_space_++;
   if (space.kept_generation != space.generation) {
     seams_.table->erase(space.kept_slot);
-    space.kept_slot = seams_.table->put(
-        NamespaceRow{space.kept_number, space.generation, space.trust_domain, space.spec, wall(now)});
+    space.kept_slot = seams_.table->put(NamespaceRow{
+        space.kept_number, space.generation, space.trust_domain, space.spec, wall(now)});
     if (space.kept_slot == HostTable::kNone) return;
     space.kept_generation = space.generation;
   }
@@ -81,7 +82,8 @@ void CacheImpl::list(ObjectIx o, std::span<const Checksum> sums, Instant now) {
     if (info.number != resident.domain) continue;
     if (info.kept_number == 0) {
       const std::uint32_t number = next_kept_domain_++;
-      if (seams_.table->put(DomainRow{space.kept_number, number, domain}) == HostTable::kNone) return;
+      if (seams_.table->put(DomainRow{space.kept_number, number, domain}) == HostTable::kNone)
+        return;
       info.kept_number = number;
     }
     row.domain = info.kept_number;
@@ -109,23 +111,28 @@ void CacheImpl::list(ObjectIx o, std::span<const Checksum> sums, Instant now) {
   if (resident.table_slot != HostTable::kNone) ++kept_.objects;
 }
 
-// ---- coming back ------------------------------------------------------------------------------------
+// ---- coming back -------------------------------------------------------------------------------
 
 /// The namespaces and domains that rows name; objects are left in `rows`. False: nothing is listed.
-bool CacheImpl::adopt_namespaces(std::vector<std::pair<std::uint32_t, CatalogRow>>& rows, Instant now) {
+bool CacheImpl::adopt_namespaces(std::vector<std::pair<std::uint32_t, CatalogRow>>& rows,
+                                 Instant now) {
   for (auto& [slot, any] : rows) {
     auto* row = std::get_if<NamespaceRow>(&any);
     if (row == nullptr) continue;
     next_kept_space_ = std::max(next_kept_space_, row->number + 1);
     const Digest fingerprint = row->spec.fingerprint();
     NamespaceIx ix = 0;
-    while (ix < spaces_.size() && (spaces_[ix].fingerprint != fingerprint || spaces_[ix].trust_domain != row->trust_domain)) ++ix;
+    while (ix < spaces_.size() && (spaces_[ix].fingerprint != fingerprint ||
+                                   spaces_[ix].trust_domain != row->trust_domain))
+      ++ix;
     if (ix == spaces_.size()) {
       SpaceInfo& fresh = spaces_.emplace_back();
       fresh.fingerprint = fingerprint;
       fresh.trust_domain = row->trust_domain;
       fresh.generation = row->generation;
-      fresh.has_end = std::any_of(row->spec.groups.begin(), row->spec.groups.end(), [](const Group& g) { return g.need == Need::end; });
+      fresh.has_end = std::any_of(row->spec.groups.begin(),
+                                  row->spec.groups.end(),
+                                  [](const Group& g) { return g.need == Need::end; });
       fresh.speeds.engine_flops = options_.engine_flops;
       fresh.speeds.load = {1e12, options_.host_bytes_per_second, options_.nvme_bytes_per_second};
       fresh.spec = std::move(row->spec);
@@ -158,7 +165,8 @@ void CacheImpl::adopt(Instant now) {
       for (SpaceInfo& space : spaces_) {
         if (space.kept_number != row->ns) continue;
         std::uint32_t number = 0;
-        static_cast<void>(domain_root(static_cast<NamespaceIx>(&space - spaces_.data()), row->domain, number));
+        static_cast<void>(
+            domain_root(static_cast<NamespaceIx>(&space - spaces_.data()), row->domain, number));
         space.domains.at(row->domain).kept_number = row->number;
       }
     }
@@ -171,15 +179,21 @@ void CacheImpl::adopt(Instant now) {
     Adoption adoption;
     adoption.slot = slot;
     const auto domain = domains.find(row->domain);
-    const auto space = std::find_if(spaces_.begin(), spaces_.end(), [&](const SpaceInfo& s) { return s.kept_number == row->ns; });
-    bool good = domain != domains.end() && space != spaces_.end() && row->generation == space->generation &&
-                row->group < space->spec.groups.size() && row->checksums.size() == space->spec.groups[row->group].shards;
+    const auto space = std::find_if(spaces_.begin(), spaces_.end(), [&](const SpaceInfo& s) {
+      return s.kept_number == row->ns;
+    });
+    bool good = domain != domains.end() && space != spaces_.end() &&
+                row->generation == space->generation && row->group < space->spec.groups.size() &&
+                row->checksums.size() == space->spec.groups[row->group].shards;
     for (const DiskExtent& extent : row->extents) {
       good = good && extent.extent.offset + extent.extent.bytes <= host_.capacity();
       if (good) adoption.runs.push_back(to_page_run(extent.extent));
     }
-    good = good && bytes_of(adoption.runs) == padded_bytes(row->payload_bytes, static_cast<std::uint16_t>(row->checksums.size())) &&
-           host_.allocate_at(adoption.runs);
+    good =
+        good &&
+        bytes_of(adoption.runs) ==
+            padded_bytes(row->payload_bytes, static_cast<std::uint16_t>(row->checksums.size())) &&
+        host_.allocate_at(adoption.runs);
     if (!good) {
       ++kept_.lost;
       seams_.table->erase(slot);
@@ -190,13 +204,17 @@ void CacheImpl::adopt(Instant now) {
     adoption.row = std::move(*row);
     adopting_.push_back(std::move(adoption));
   }
-  // Parents end where their children begin or before, or are whole blocks where those are not. Runs of keys may
-  // have floated when the row of one was written and not when that of the other was: by their age, then.
+  // Parents end where their children begin or before, or are whole blocks where those are not. Runs
+  // of keys may have floated when the row of one was written and not when that of the other was: by
+  // their age, then.
   const auto order = [&](const Adoption& a) {
     const bool keyed = spaces_[a.space].spec.addressing == Addressing::keys;
-    return std::tuple{a.space, keyed ? 0 : a.row.end, !keyed && a.row.first == a.row.end, a.row.number};
+    return std::tuple{
+        a.space, keyed ? 0 : a.row.end, !keyed && a.row.first == a.row.end, a.row.number};
   };
-  std::sort(adopting_.begin(), adopting_.end(), [&](const Adoption& a, const Adoption& b) { return order(a) < order(b); });
+  std::sort(adopting_.begin(), adopting_.end(), [&](const Adoption& a, const Adoption& b) {
+    return order(a) < order(b);
+  });
   for (std::size_t region = 0; region < host_.count(); ++region) {
     host_.focus(region);
     while (host_.available() > 0) {
@@ -260,8 +278,8 @@ void CacheImpl::adopt_part(const Job& job, bool ok, Instant now) {
   submit_adoptions();
 }
 
-/// Its bytes are what the table says: found from now on, by the same rules as everything else. False: not
-/// possible any more.
+/// Its bytes are what the table says: found from now on, by the same rules as everything else.
+/// False: not possible any more.
 bool CacheImpl::build_adopted(Adoption& adoption, Instant now) {
   adoption.row.ns = adoption.space + 1;
   const ObjectRow& row = adoption.row;
@@ -295,16 +313,21 @@ bool CacheImpl::build_adopted(Adoption& adoption, Instant now) {
   } else if (std::uint64_t{from.at} + row.symbols.size() != row.end || row.end == 0) {
     return false;
   }
-  const Instant used = now - std::chrono::seconds(std::max<std::int64_t>(0, wall(now) - row.last_used));
-  const Position at = keyed ? insert_recovered_run(row, from, used) : index_.grow(from, {row.symbols, row.marks, from.at}, used);
+  const Instant used =
+      now - std::chrono::seconds(std::max<std::int64_t>(0, wall(now) - row.last_used));
+  const Position at = keyed ? insert_recovered_run(row, from, used)
+                            : index_.grow(from, {row.symbols, row.marks, from.at}, used);
   NodeIx node = index_.node_at(at.node, object.end);
   if (group.need == Need::end) node = index_.split({node, object.end});
   ObjectIx o = index_.find(node, row.group, object.first, object.end);
   if (o != kNil) {  // the catalog has it too, or somebody stored it again
     const Object& other = index_.object(o);
     const Resident& theirs = residents_[o];
-    if (other.state != ObjectState::visible || other.in(Tier::host) || other.bytes != object.bytes || theirs.id != row.id ||
-        loads_.contains(o) || theirs.copying_down || !std::equal(theirs.sums.begin(), theirs.sums.end(), row.checksums.begin(), row.checksums.end())) {
+    if (other.state != ObjectState::visible || other.in(Tier::host) ||
+        other.bytes != object.bytes || theirs.id != row.id || loads_.contains(o) ||
+        theirs.copying_down ||
+        !std::equal(
+            theirs.sums.begin(), theirs.sums.end(), row.checksums.begin(), row.checksums.end())) {
       return false;
     }
   } else {
@@ -383,7 +406,8 @@ KeptStatus CacheImpl::kept() const {
   KeptStatus out = kept_;
   out.waiting = adopting_.size();
   out.quarantined_bytes = bytes_of(quarantined_);
-  for (const auto& [o, number] : quarantined_objects_) out.quarantined_bytes += index_.object(o).bytes;
+  for (const auto& [o, number] : quarantined_objects_)
+    out.quarantined_bytes += index_.object(o).bytes;
   return out;
 }
 

@@ -1,7 +1,7 @@
 #pragma once
-// How long a load takes that ends after so many bytes of a drive's queue: latency + bytes / speed, both learned
-// from the loads that ended. A least-squares line through (bytes, seconds), each load weighted so that all sizes count
-// by their relative error; older loads fade.
+// How long a load takes that ends after so many bytes of a drive's queue: latency + bytes / speed,
+// both learned from the loads that ended. A least-squares line through (bytes, seconds), each load
+// weighted so that all sizes count by their relative error; older loads fade.
 //
 // Source: the normal equations of weighted least squares, sums kept with exponential forgetting.
 
@@ -25,10 +25,12 @@ class LoadTime {
   void add(std::uint64_t bytes, double seconds) noexcept {
     if (bytes == 0 || !(seconds > 0)) return;
     const double x = static_cast<double>(bytes);
-    // The shape of the line, not its height: a drive that became ten times slower must not count a hundredth.
+    // The shape of the line, not its height: a drive that became ten times slower must not count a
+    // hundredth.
     const double flat = slope_ > 0 ? std::min(latency_ / slope_, kFlatMost) : kFlatMost;
     const double weight = 1 / ((x + flat) * (x + flat));
-    for (double* sum : {&w_, &wx_, &wxx_, &wt_, &wxt_}) *sum *= kKeep;
+    for (double* sum : {&w_, &wx_, &wxx_, &wt_, &wxt_})
+      *sum *= kKeep;
     w_ += weight;
     wx_ += weight * x;
     wxx_ += weight * x * x;
@@ -52,10 +54,10 @@ class LoadTime {
  private:
   static constexpr double kKeep = 31.0 / 32;  ///< the last 32 loads or so count
   static constexpr double kSpread = 1e-3;
-  static constexpr double kFlatMost = 1e9;    ///< bytes: from here on latency is all there is
+  static constexpr double kFlatMost = 1e9;  ///< bytes: from here on latency is all there is
 
-  double latency_ = 0;     ///< seconds
-  double slope_ = 0;       ///< seconds a byte
+  double latency_ = 0;  ///< seconds
+  double slope_ = 0;    ///< seconds a byte
   double w_ = 0, wx_ = 0, wxx_ = 0, wt_ = 0, wxt_ = 0;
 };
 

@@ -1,4 +1,5 @@
-// Members that end, and what they were writing: nothing comes back while somebody may still write there.
+// Members that end, and what they were writing: nothing comes back while somebody may still write
+// there.
 
 #include "daemon/cache/cache_impl.hpp"
 
@@ -11,7 +12,8 @@ void CacheImpl::detach(ClientIx ix, Instant now) {
   if (!client.attached) return;
   client.attached = false;
   // What is with the copier was committed while it lived.
-  std::erase_if(client.slots, [&](std::uint64_t id) { return slots_[static_cast<std::uint32_t>(id)].copying; });
+  std::erase_if(client.slots,
+                [&](std::uint64_t id) { return slots_[static_cast<std::uint32_t>(id)].copying; });
   while (!client.slots.empty()) {
     const std::uint64_t id = *client.slots.begin();
     if (!abandon(ix, id, now)) client.slots.erase(id);
@@ -27,7 +29,8 @@ void CacheImpl::detach(ClientIx ix, Instant now) {
       continue;
     }
     // One that had released its part is counted already.
-    const bool had = std::find(ticket->released_by.begin(), ticket->released_by.end(), ix) != ticket->released_by.end();
+    const bool had = std::find(ticket->released_by.begin(), ticket->released_by.end(), ix) !=
+                     ticket->released_by.end();
     if (!had && ticket->members > 1) --ticket->members;
     if (ticket->released >= ticket->members) {
       ticket->want_lease = false;
@@ -38,8 +41,8 @@ void CacheImpl::detach(ClientIx ix, Instant now) {
   --spaces_[client.space].clients;
 }
 
-/// An object that is given up while somebody writes into its space: that comes back afterwards. A client that
-/// writes in place says by commit, abandon or its end that it does so no more.
+/// An object that is given up while somebody writes into its space: that comes back afterwards. A
+/// client that writes in place says by commit, abandon or its end that it does so no more.
 void CacheImpl::condemn(ObjectIx o) {
   Resident& resident = residents_[o];
   const std::uint64_t number = next_condemned_++;
@@ -83,7 +86,8 @@ void CacheImpl::one_writer_less(std::uint64_t condemned) {
   condemned_.erase(waiting);
 }
 
-/// The writer of a slot whose object was given up says that it writes there no more. False: it is no such slot.
+/// The writer of a slot whose object was given up says that it writes there no more. False: it is
+/// no such slot.
 bool CacheImpl::end_condemned(std::uint32_t s) {
   Slot& slot = slots_[s];
   if (slot.object != kNil) return false;

@@ -1,5 +1,5 @@
-// Node by node, as the paper's policies work: what a node gives up as a whole, room for a whole batch at once,
-// and the logical clock that counts lookups, insertions and evictions.
+// Node by node, as the paper's policies work: what a node gives up as a whole, room for a whole
+// batch at once, and the logical clock that counts lookups, insertions and evictions.
 #include "daemon/cache/cache_impl.hpp"
 
 #include <algorithm>
@@ -16,10 +16,12 @@ void CacheImpl::tick() {
   ++clock_;
   if (tuner_) {
     if (const auto alpha = tuner_->take()) {
-      for (const auto& victims : victims_) victims->set_alpha(*alpha);
+      for (const auto& victims : victims_)
+        victims->set_alpha(*alpha);
     }
   }
-  for (const auto& victims : victims_) victims->tick(clock_);
+  for (const auto& victims : victims_)
+    victims->tick(clock_);
 }
 
 /// Children with something in this tier: 0, 1, or 2 for more.
@@ -38,11 +40,14 @@ bool CacheImpl::candidate_in(const Node& node, Tier tier) const {
   return kids == 0 || (kids == 1 && traits_.single_child && node.state_bytes[index(tier)] > 0);
 }
 
-/// The nearest nodes below that have a checkpoint: what they save counts from the nearest one above them.
+/// The nearest nodes below that have a checkpoint: what they save counts from the nearest one above
+/// them.
 void CacheImpl::heirs_of(NodeIx ix, std::vector<NodeIx>& out) const {
   std::vector<NodeIx> stack;
   const auto push_children = [&](const Node& node) {
-    for (NodeIx c = node.first_child; c != kNil && stack.size() < kHeirsMax; c = index_.node(c).next_sibling) stack.push_back(c);
+    for (NodeIx c = node.first_child; c != kNil && stack.size() < kHeirsMax;
+         c = index_.node(c).next_sibling)
+      stack.push_back(c);
   };
   push_children(index_.node(ix));
   while (!stack.empty() && out.size() < kHeirsMax) {
@@ -59,13 +64,15 @@ void CacheImpl::heirs_of(NodeIx ix, std::vector<NodeIx>& out) const {
 void CacheImpl::requeue_heirs(NodeIx ix) {
   std::vector<NodeIx> heirs;
   heirs_of(ix, heirs);
-  for (NodeIx heir : heirs) requeue(heir);
+  for (NodeIx heir : heirs)
+    requeue(heir);
 }
 
 std::uint64_t CacheImpl::evict_whole(NodeIx ix, Tier tier, Instant now) {
   const std::size_t t = index(tier);
   std::uint64_t freed = 0;
-  if (children_in(index_.node(ix), tier) > 0) {  // its checkpoint alone; its KV becomes that of the node below
+  // its checkpoint alone; its KV becomes that of the node below
+  if (children_in(index_.node(ix), tier) > 0) {
     freed = evict_node(ix, tier, UINT64_MAX, now);
     if (freed == 0) return 0;
     std::vector<NodeIx> heirs;
@@ -108,7 +115,8 @@ void CacheImpl::snapshot_for_tuner(Tier tier) {
   ReplayLog& log = tuner_->begin();
   for (const SpaceInfo& space : spaces_) {
     if (!space.has_end || space.removed || space.spec.addressing == Addressing::keys) continue;
-    for (const auto& [domain, info] : space.domains) log.snapshot(index_, info.root, tier, replay_space(space), clock_);
+    for (const auto& [domain, info] : space.domains)
+      log.snapshot(index_, info.root, tier, replay_space(space), clock_);
   }
 }
 
@@ -116,10 +124,12 @@ void CacheImpl::tell_tuner(const Ticket& ticket) {
   const SpaceInfo& space = spaces_[ticket.space];
   const auto domain = space.domains.find(ticket.domain);
   if (ticket.keyed() || !space.has_end || domain == space.domains.end()) return;
-  tuner_->request(domain->second.root, replay_space(space), ticket.tokens, ticket.prompt, ticket.resumed);
+  tuner_->request(
+      domain->second.root, replay_space(space), ticket.tokens, ticket.prompt, ticket.resumed);
 }
 
-/// Before a request's first reservation since its sequence grew: what it passes counts as used, and room is made for all it wants.
+/// Before a request's first reservation since its sequence grew: what it passes counts as used, and
+/// room is made for all it wants.
 void CacheImpl::prepare_insert(Ticket& ticket, std::span<const WantItem> wants, Instant now) {
   std::optional<PolicyTime> policy_time(std::in_place, *this);
   const std::uint32_t offset = ticket.offset();
@@ -129,7 +139,8 @@ void CacheImpl::prepare_insert(Ticket& ticket, std::span<const WantItem> wants, 
   if (grown) {
     tick();
     tick();
-    here = index_.match({index_.node_at(here.node, std::max(here.at, 1U)), here.at}, ticket.sequence());
+    here = index_.match({index_.node_at(here.node, std::max(here.at, 1U)), here.at},
+                        ticket.sequence());
     NodeIx n = here.node;
     if (!traits_.refresh_path && here.at < index_.node(n).end) n = index_.node(n).parent;
     while (n != kNil && index_.node(n).parent != kNil) {
@@ -147,8 +158,10 @@ void CacheImpl::prepare_insert(Ticket& ticket, std::span<const WantItem> wants, 
     if (want.group >= space.spec.groups.size()) continue;
     const Group& group = space.spec.groups[want.group];
     const std::uint32_t end = want.end + offset;
-    if (end <= here.at && index_.find(here.node, want.group, want.first + offset, end) != kNil) continue;
-    const std::uint64_t payload = want.bytes != 0 ? want.bytes : space.spec.payload_bytes(want.group, want.end - want.first);
+    if (end <= here.at && index_.find(here.node, want.group, want.first + offset, end) != kNil)
+      continue;
+    const std::uint64_t payload =
+        want.bytes != 0 ? want.bytes : space.spec.payload_bytes(want.group, want.end - want.first);
     need += padded_bytes(payload, group.shards);
   }
   const Tier home = present(Tier::device) ? Tier::device : Tier::host;
@@ -159,7 +172,8 @@ void CacheImpl::prepare_insert(Ticket& ticket, std::span<const WantItem> wants, 
   if (tuner_ && tuner_->wants_snapshot()) snapshot_for_tuner(home);
   static_cast<void>(evict(home, need - available, now));
   const Node& other = index_.node(here.node);
-  if (grown && other.objects.empty() && other.first_child == kNil) ticket.branch_gone = here.at - offset;
+  if (grown && other.objects.empty() && other.first_child == kNil)
+    ticket.branch_gone = here.at - offset;
 }
 
 }  // namespace statecached

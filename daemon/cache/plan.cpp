@@ -7,7 +7,7 @@
 namespace statecached {
 namespace {
 
-constexpr std::size_t kAhead = 6;                ///< objects asked for before they are looked at
+constexpr std::size_t kAhead = 6;  ///< objects asked for before they are looked at
 
 /// What a lease looks at.
 void prefetch(const Resident& resident) noexcept {
@@ -44,7 +44,9 @@ void CacheImpl::list_choices(Ticket& ticket, std::span<Usable> depths) {
       const Object& object = index_.object(cover.object);
       // Of a group that looks ahead the engine holds as much as it can resume with.
       const std::uint32_t ahead = space.spec.groups[object.group].lookahead + offset;
-      return cover.valid > 0 ? ticket.have.every != 0 && object.first + cover.valid - ahead <= ticket.have.every : object.end - ahead == ticket.have.end;
+      return cover.valid > 0
+                 ? ticket.have.every != 0 && object.first + cover.valid - ahead <= ticket.have.every
+                 : object.end - ahead == ticket.have.end;
     });
     for (const Cover& cover : covers) {
       const Object& object = index_.object(cover.object);
@@ -58,9 +60,11 @@ void CacheImpl::list_choices(Ticket& ticket, std::span<Usable> depths) {
     if (covers.empty()) point.tier = Tier::none;
     // What is on its way already comes first.
     const std::uint64_t queued = point.bytes == 0 ? 0 : loading_bytes_;
-    point.ready_in = point.bytes == 0 ? Nanos{} : from_seconds(load_time_.seconds(point.bytes + queued));
+    point.ready_in =
+        point.bytes == 0 ? Nanos{} : from_seconds(load_time_.seconds(point.bytes + queued));
     point.recompute = from_seconds(space.spec.cost.flops(base, depth) / rate);
-    choice.seconds = options_.follow_verdict ? visible + space.spec.cost.flops(depth, size) / rate : -static_cast<double>(depth);
+    choice.seconds = options_.follow_verdict ? visible + space.spec.cost.flops(depth, size) / rate
+                                             : -static_cast<double>(depth);
     choice.bytes = point.bytes;
     choice.covers.swap(covers);
     if (point.bytes == 0) answer.usable = depth - offset;
@@ -68,15 +72,20 @@ void CacheImpl::list_choices(Ticket& ticket, std::span<Usable> depths) {
   }
 }
 
-/// When the last of what the chosen depth loads is there. What is on its way already, for others, may be nearly there.
-void CacheImpl::predict(Ticket& ticket, std::span<const ObjectIx> to_load, std::span<const ObjectIx> fresh, Instant now) {
+/// When the last of what the chosen depth loads is there. What is on its way already, for others,
+/// may be nearly there.
+void CacheImpl::predict(Ticket& ticket,
+                        std::span<const ObjectIx> to_load,
+                        std::span<const ObjectIx> fresh,
+                        Instant now) {
   for (ObjectIx o : fresh) {
     loading_bytes_ += index_.object(o).bytes;
     queued_to_ += index_.object(o).bytes;
     loads_[o].queued_to = queued_to_;
   }
   std::uint64_t last = 0;
-  for (ObjectIx o : to_load) last = std::max(last, loads_.at(o).queued_to);
+  for (ObjectIx o : to_load)
+    last = std::max(last, loads_.at(o).queued_to);
   const std::uint64_t ended = queued_to_ - loading_bytes_;
   ticket.waits_for = last > ended ? last - ended : 1;
   ticket.loading_since = now;
@@ -86,9 +95,13 @@ void CacheImpl::predict(Ticket& ticket, std::span<const ObjectIx> to_load, std::
   }
 }
 
-/// Matches the ticket's sequence, lists the depths it could resume from, chooses one and holds what it
-/// needs (hold != none), loading what lies on NVMe when `load`.
-void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, bool load, Instant now) {
+/// Matches the ticket's sequence, lists the depths it could resume from, chooses one and holds what
+/// it needs (hold != none), loading what lies on NVMe when `load`.
+void CacheImpl::plan(Ticket& ticket,
+                     std::uint32_t at_most,
+                     bool only_ready,
+                     bool load,
+                     Instant now) {
   let_go(ticket, now);
   const Focus focus(*this, ticket.space);
   const SpaceInfo& space = spaces_[ticket.space];
@@ -101,8 +114,12 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
   const std::uint32_t base = ticket.base;
   scan_.renew(index_, space.spec.groups, path, here, ticket.marks, base);
   const std::uint32_t size = ticket.prompt + offset;
-  const std::uint32_t limit = std::max(ticket.origin, std::min(at_most, ticket.prompt - std::min(ticket.prompt, ticket.keep_back))) + offset;
-  const std::size_t found = scan_.depths({limit, space.spec.resume_grid, offset}, kPointsMax, usable_);
+  const std::uint32_t limit =
+      std::max(ticket.origin,
+               std::min(at_most, ticket.prompt - std::min(ticket.prompt, ticket.keep_back))) +
+      offset;
+  const std::size_t found =
+      scan_.depths({limit, space.spec.resume_grid, offset}, kPointsMax, usable_);
   const std::span<Usable> depths = std::span(usable_).first(found);
   Answer& answer = ticket.answer;
   ++answer.version;
@@ -111,12 +128,15 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
   answer.usable = 0;
   answer.stored = scan_.stored() - offset;
   answer.state = TicketState::ready;
-  wished(ticket, here, depths.empty() ? ticket.origin : depths.back().depth - offset, limit - offset);
+  wished(
+      ticket, here, depths.empty() ? ticket.origin : depths.back().depth - offset, limit - offset);
   list_choices(ticket, depths);
   const std::span<Choice> choices = std::span(choices_).first(depths.size());
   const double rate = space.speeds.engine_flops;
   const double from_zero = options_.follow_verdict ? space.spec.cost.flops(base, size) / rate : 0;
-  std::sort(choices.begin(), choices.end(), [](const Choice& a, const Choice& b) { return a.seconds < b.seconds; });
+  std::sort(choices.begin(), choices.end(), [](const Choice& a, const Choice& b) {
+    return a.seconds < b.seconds;
+  });
   ticket.again = here.at >= size;
   const NodeIx could = traits_.learns ? could_resume(ticket, path, now) : kNil;
   if (traits_.refresh_path) touch(path, kNil, now);
@@ -149,18 +169,25 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
     }
     // Making room for a deeper choice may have evicted what this one needs.
     if (room_made && !still_there(choice)) continue;
-    for (const Cover& cover : choice.covers) hold(cover.object, now);
+    for (const Cover& cover : choice.covers)
+      hold(cover.object, now);
     const auto put_back = [&] {
-      for (const Cover& cover : choice.covers) unhold(cover.object, now);
+      for (const Cover& cover : choice.covers)
+        unhold(cover.object, now);
     };
-    // Host space is claimed whole or not at all: each object that is not yet on its way gets its runs now.
+    // Host space is claimed whole or not at all: each object that is not yet on its way gets its
+    // runs now.
     std::vector<ObjectIx>& fresh = fresh_;
     fresh.clear();
     bool fits = true;
     for (ObjectIx o : choice.to_load) {
       if (loads_.contains(o)) continue;
       const bool contiguous = space.spec.groups[index_.object(o).group].contiguous;
-      if (!allocate(Tier::host, index_.object(o).bytes, contiguous, residents_[o].runs[index(Tier::host)], now)) {
+      if (!allocate(Tier::host,
+                    index_.object(o).bytes,
+                    contiguous,
+                    residents_[o].runs[index(Tier::host)],
+                    now)) {
         fits = false;
         break;
       }
@@ -185,7 +212,8 @@ void CacheImpl::plan(Ticket& ticket, std::uint32_t at_most, bool only_ready, boo
       ticket.loading = choice.to_load.size();
       predict(ticket, choice.to_load, fresh, now);
       answer.state = TicketState::loading;
-      for (ObjectIx o : choice.to_load) loads_[o].waiters.push_back(ticket.name);
+      for (ObjectIx o : choice.to_load)
+        loads_[o].waiters.push_back(ticket.name);
       start_loads(ticket, fresh, now);
     }
     if (ticket.chosen > 0 && !traits_.refresh_path && !(traits_.learns && ticket.resumed_at)) {
@@ -212,7 +240,8 @@ void CacheImpl::let_go(Ticket& ticket, Instant now) {
   ticket.loading = 0;
   ticket.chosen = 0;
   if (ticket.lease) {
-    clients_[ticket.owner].leased_bytes -= std::min(clients_[ticket.owner].leased_bytes, ticket.leased_bytes);
+    clients_[ticket.owner].leased_bytes -=
+        std::min(clients_[ticket.owner].leased_bytes, ticket.leased_bytes);
     ticket.leased_bytes = 0;
     spare_pieces_.push_back(std::move(ticket.lease->pieces));
     if (spare_pieces_.size() > kSpareTickets) spare_pieces_.pop_back();
@@ -250,18 +279,25 @@ void CacheImpl::unhold_all(std::span<const Held> held, Instant now) {
 }
 
 /// Where [0, bytes) of a shard lies; `padded`: what each shard takes.
-void CacheImpl::add_runs(const PageRuns& runs, std::uint32_t arena, std::uint16_t shard, std::uint64_t padded, std::uint64_t bytes, ExtentList& out) const {
+void CacheImpl::add_runs(const PageRuns& runs,
+                         std::uint32_t arena,
+                         std::uint16_t shard,
+                         std::uint64_t padded,
+                         std::uint64_t bytes,
+                         ExtentList& out) const {
   if (runs.size() == 1) {
     out.push_back({runs.front().at * kPage + padded * shard, bytes});
     return;
   }
-  for (const MemoryRun& run : shard_runs(runs, arena, shard, padded, bytes)) out.push_back({run.at.offset, run.bytes});
+  for (const MemoryRun& run : shard_runs(runs, arena, shard, padded, bytes))
+    out.push_back({run.at.offset, run.bytes});
 }
 
 void CacheImpl::make_lease(Ticket& ticket, Instant now) {
   const SpaceInfo& space = spaces_[ticket.space];
   std::uint64_t bytes = 0;
-  for (const Held& held : ticket.held) bytes += index_.object(held.object).bytes;
+  for (const Held& held : ticket.held)
+    bytes += index_.object(held.object).bytes;
   ClientInfo& owner = clients_[ticket.owner];
   if (owner.leased_bytes + bytes > options_.lease_bytes_max) {
     ++counters_.refused[static_cast<std::size_t>(Reason::quota)];
@@ -293,7 +329,8 @@ void CacheImpl::make_lease(Ticket& ticket, Instant now) {
     const std::uint64_t padded = round_up(resident.payload, kPage);
     const Group& group = space.spec.groups[object.group];
     std::uint64_t payload = resident.payload;
-    if (held.valid > 0 && group.token_major) payload = std::min(payload, space.spec.payload_bytes(object.group, held.valid));
+    if (held.valid > 0 && group.token_major)
+      payload = std::min(payload, space.spec.payload_bytes(object.group, held.valid));
     for (std::uint16_t shard = 0; shard < resident.shards; ++shard) {
       Piece& piece = lease.pieces.emplace_back();
       piece.group = object.group;
@@ -308,8 +345,10 @@ void CacheImpl::make_lease(Ticket& ticket, Instant now) {
     resident.prefetched = false;
     ++resident.hits;
     if (object.group == counted_group || (counted_group == UINT16_MAX && held.valid == 0)) {
-      const std::uint32_t tokens = counted_group == UINT16_MAX ? ticket.chosen - ticket.origin : held.valid;
-      if (held.tier_at_begin != Tier::none) counters_.hit_tokens[index(held.tier_at_begin)] += tokens;
+      const std::uint32_t tokens =
+          counted_group == UINT16_MAX ? ticket.chosen - ticket.origin : held.valid;
+      if (held.tier_at_begin != Tier::none)
+        counters_.hit_tokens[index(held.tier_at_begin)] += tokens;
     }
   }
   counters_.flops_saved += space.spec.cost.flops(ticket.origin, ticket.chosen);

@@ -1,6 +1,5 @@
-#include "daemon/cache/cache_impl.hpp"
-
 #include "base/log.hpp"
+#include "daemon/cache/cache_impl.hpp"
 
 #include <algorithm>
 
@@ -10,7 +9,8 @@ Result<std::uint64_t> CacheImpl::recover(Instant now, std::int64_t wall_now) {
   SC_TRY(recover_begin(now, wall_now));
   while (recovery_ != nullptr) {
     static_cast<void>(recover_some(now));
-    if (catalog_unread_) return fail(Errc::io, "the catalog cannot be read to its end: see the log");
+    if (catalog_unread_)
+      return fail(Errc::io, "the catalog cannot be read to its end: see the log");
   }
   submit_deletes(now);
   pump();
@@ -26,8 +26,8 @@ Result<> CacheImpl::recover_begin(Instant now, std::int64_t wall_now) {
   return seams_.catalog->load_begin([&](CatalogRow&& row) { recover_row(std::move(row), now); });
 }
 
-/// Rows first, then the order of eviction. Returns how much was done: 0 when rows are to come that have not
-/// been read yet.
+/// Rows first, then the order of eviction. Returns how much was done: 0 when rows are to come that
+/// have not been read yet.
 std::size_t CacheImpl::recover_some(Instant now) {
   if (!recovery_->reading) {
     const std::size_t before = recovery_->next_node;
@@ -44,17 +44,24 @@ std::size_t CacheImpl::recover_some(Instant now) {
     // Where the unread rows' objects lie is not known, so nothing may be written.
     catalog_unread_ = true;
     ++counters_.catalog_errors;
-    log::error("the catalog cannot be read to its end: {}. What was read is served; nothing is written to NVMe before the next start",
-               last.error().message());
+    log::error(
+        "the catalog cannot be read to its end: {}. What was read is served; nothing is written to "
+        "NVMe before the next start",
+        last.error().message());
   }
-  if (recovery_->rejected > 0) log::warn("{} stored objects could not be taken over; their rows are deleted", recovery_->rejected);
-  log::info("{} objects on NVMe were taken over from the catalog in {:.2f} s", recovered_, seconds(now - started_));
+  if (recovery_->rejected > 0)
+    log::warn("{} stored objects could not be taken over; their rows are deleted",
+              recovery_->rejected);
+  log::info("{} objects on NVMe were taken over from the catalog in {:.2f} s",
+            recovered_,
+            seconds(now - started_));
   recovery_->reading = false;
   recovery_->seen = {};
   return rows + 1;
 }
 
-/// Nothing on NVMe is given up while rows come in, so the order of eviction is made once, at the end.
+/// Nothing on NVMe is given up while rows come in, so the order of eviction is made once, at the
+/// end.
 void CacheImpl::recovery_queue(Instant now) {
   static_cast<void>(now);
   const std::size_t last = std::min(index_.node_slots(), recovery_->next_node + kRowsPerStep);
@@ -76,7 +83,9 @@ void CacheImpl::recover_row(CatalogRow&& any, Instant now) {
     space.generation = ns->generation;
     space.durable = true;
     space.row_sent = true;
-    space.has_end = std::any_of(space.spec.groups.begin(), space.spec.groups.end(), [](const Group& g) { return g.need == Need::end; });
+    space.has_end = std::any_of(space.spec.groups.begin(),
+                                space.spec.groups.end(),
+                                [](const Group& g) { return g.need == Need::end; });
     space.speeds.engine_flops = options_.engine_flops;
     space.speeds.load = {1e12, options_.host_bytes_per_second, options_.nvme_bytes_per_second};
   } else if (auto* domain = std::get_if<DomainRow>(&any); domain != nullptr) {
@@ -110,7 +119,9 @@ void CacheImpl::recover_row(CatalogRow&& any, Instant now) {
 void CacheImpl::reject_row(const ObjectRow& row) {
   deleting_.rows.push_back({row.ns, row.number});
   for (const DiskExtent& extent : row.extents) {
-    if (extent.path >= disks_.size() || extent.extent.offset + extent.extent.bytes > disks_[extent.path].capacity()) continue;
+    if (extent.path >= disks_.size() ||
+        extent.extent.offset + extent.extent.bytes > disks_[extent.path].capacity())
+      continue;
     const PageRun whole = to_page_run(extent.extent);
     PageRuns mine;
     if (disks_[extent.path].allocate_at(PageRuns(1, whole))) {
@@ -127,14 +138,17 @@ void CacheImpl::reject_row(const ObjectRow& row) {
   }
 }
 
-/// Takes one row over; false when it cannot be: another generation, a parent that is gone, space that is
-/// not there or taken.
+/// Takes one row over; false when it cannot be: another generation, a parent that is gone, space
+/// that is not there or taken.
 bool CacheImpl::recover_object(const ObjectRow& row, Instant now) {
   if (row.ns == 0 || row.ns > spaces_.size()) return false;
   const SpaceInfo& space = spaces_[row.ns - 1];
-  if (row.generation != space.generation || row.group >= space.spec.groups.size() || row.extents.empty()) return false;
+  if (row.generation != space.generation || row.group >= space.spec.groups.size() ||
+      row.extents.empty())
+    return false;
   const Group& group = space.spec.groups[row.group];
-  if (row.ns > recovery_->domains.size() || row.domain >= recovery_->domains[row.ns - 1].size()) return false;
+  if (row.ns > recovery_->domains.size() || row.domain >= recovery_->domains[row.ns - 1].size())
+    return false;
   const DomainInfo* domain = recovery_->domains[row.ns - 1][row.domain];
   if (domain == nullptr || row.checksums.size() != group.shards) return false;
   Object object;
@@ -152,7 +166,9 @@ bool CacheImpl::recover_object(const ObjectRow& row, Instant now) {
     if (parent == recovery_->seen.end() || p >= kEveryGroupsMax) return false;
     // It may have been dropped since, and its place given to another.
     const Object& that = index_.object(parent->second);
-    if (that.state != ObjectState::visible || !that.in(Tier::nvme) || !that.full || that.space != object.space) return false;
+    if (that.state != ObjectState::visible || !that.in(Tier::nvme) || !that.full ||
+        that.space != object.space)
+      return false;
     if (residents_[parent->second].number != row.parents[p]) return false;
     object.parents[p] = parent->second;
     if (that.end > from.at) from = {that.node, that.end};
@@ -169,16 +185,20 @@ bool CacheImpl::recover_object(const ObjectRow& row, Instant now) {
     if (extent.extent.offset + extent.extent.bytes > disks_[extent.path].capacity()) return false;
     runs.push_back(to_page_run(extent.extent));
   }
-  if (bytes_of(runs) != object.bytes || !disks_[row.extents.front().path].allocate_at(runs)) return false;
+  if (bytes_of(runs) != object.bytes || !disks_[row.extents.front().path].allocate_at(runs))
+    return false;
 
-  const Instant used = now - std::chrono::seconds(std::max<std::int64_t>(0, recovery_->wall_now - row.last_used));
-  const Position at = keyed ? insert_recovered_run(row, from, used) : index_.grow(from, {row.symbols, row.marks, from.at}, used);
+  const Instant used =
+      now - std::chrono::seconds(std::max<std::int64_t>(0, recovery_->wall_now - row.last_used));
+  const Position at = keyed ? insert_recovered_run(row, from, used)
+                            : index_.grow(from, {row.symbols, row.marks, from.at}, used);
   NodeIx node = index_.node_at(at.node, object.end);
   if (group.need == Need::end) node = index_.split({node, object.end});
   // One that is being stored anew does not count: it will find that this one is there, and go.
   for (ObjectIx other : index_.node(node).objects) {
     const Object& that = index_.object(other);
-    const bool same = that.group == row.group && that.first == object.first && that.end == object.end && that.state == ObjectState::visible;
+    const bool same = that.group == row.group && that.first == object.first &&
+                      that.end == object.end && that.state == ObjectState::visible;
     if (same) return recover_copy(other, row, runs, now);
   }
   const ObjectIx o = index_.add_object(node, object);
@@ -207,14 +227,16 @@ bool CacheImpl::recover_object(const ObjectRow& row, Instant now) {
   return true;
 }
 
-/// It is known already: an engine stored it anew before its row was read, and there is one object with a copy
-/// in memory and one on NVMe. Or there are two rows of it, since a write that failed was there all the same, or
-/// a delete was not: the later one is the one that may have been reported durable.
+/// It is known already: an engine stored it anew before its row was read, and there is one object
+/// with a copy in memory and one on NVMe. Or there are two rows of it, since a write that failed
+/// was there all the same, or a delete was not: the later one is the one that may have been
+/// reported durable.
 bool CacheImpl::recover_copy(ObjectIx o, const ObjectRow& row, const PageRuns& runs, Instant now) {
   const Object& object = index_.object(o);
   Resident& resident = residents_[o];
   const auto durable = [&](ObjectIx p) { return p == kNil || index_.object(p).in(Tier::nvme); };
-  const bool same = resident.id == row.id && resident.payload == row.payload_bytes && resident.domain == row.domain &&
+  const bool same = resident.id == row.id && resident.payload == row.payload_bytes &&
+                    resident.domain == row.domain &&
                     std::all_of(object.parents.begin(), object.parents.end(), durable);
   if (!same) {
     disks_[row.extents.front().path].free(runs);
@@ -223,7 +245,8 @@ bool CacheImpl::recover_copy(ObjectIx o, const ObjectRow& row, const PageRuns& r
   const bool again = object.in(Tier::nvme);
   if (again) {
     for (ObjectIx child : children_of(o)) {
-      if (index_.object(child).in(Tier::nvme)) forget_below(child, Reason::superseded, now);  // they hang on the other row
+      // they hang on the other row
+      if (index_.object(child).in(Tier::nvme)) forget_below(child, Reason::superseded, now);
     }
     forget_row(o);
   }

@@ -1,9 +1,10 @@
 #include "daemon/cache/cache_impl.hpp"
 #include "policy/admission.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <bit>
-#include <fmt/format.h>
 
 namespace statecached {
 
@@ -14,30 +15,45 @@ Result<ClientIx> CacheImpl::attach(const NamespaceSpec& spec, MemberInfo member,
   for (const Group& group : spec.groups) {
     const std::uint64_t need = padded_bytes(group.max_bytes, group.shards);
     if (need > space_of(top).capacity()) {
-      return fail(Errc::no_space, fmt::format("one object of group \"{}\" takes {}, the {} tier has {}: raise its capacity",
-                                              group.name, format_size(need), to_string(top), format_size(space_of(top).capacity())));
+      return fail(
+          Errc::no_space,
+          fmt::format("one object of group \"{}\" takes {}, the {} tier has {}: raise its capacity",
+                      group.name,
+                      format_size(need),
+                      to_string(top),
+                      format_size(space_of(top).capacity())));
     }
   }
   if (!member.shard.empty() && member.shard.size() != spec.groups.size()) {
-    return fail(Errc::invalid_argument, fmt::format("{} shard numbers for {} groups", member.shard.size(), spec.groups.size()));
+    return fail(
+        Errc::invalid_argument,
+        fmt::format("{} shard numbers for {} groups", member.shard.size(), spec.groups.size()));
   }
   for (std::size_t g = 0; g < member.shard.size(); ++g) {
     if (member.shard[g] >= spec.groups[g].shards) {
-      return fail(Errc::invalid_argument, fmt::format("shard {} of group \"{}\", which has {}", member.shard[g], spec.groups[g].name, spec.groups[g].shards));
+      return fail(Errc::invalid_argument,
+                  fmt::format("shard {} of group \"{}\", which has {}",
+                              member.shard[g],
+                              spec.groups[g].name,
+                              spec.groups[g].shards));
     }
   }
   const Digest fingerprint = spec.fingerprint();
   NamespaceIx ix = 0;
-  while (ix < spaces_.size() && (spaces_[ix].fingerprint != fingerprint || spaces_[ix].trust_domain != member.trust_domain)) ++ix;
+  while (ix < spaces_.size() && (spaces_[ix].fingerprint != fingerprint ||
+                                 spaces_[ix].trust_domain != member.trust_domain))
+    ++ix;
   if (ix == spaces_.size()) {
     SpaceInfo& fresh = spaces_.emplace_back();
     fresh.fingerprint = fingerprint;
     fresh.trust_domain = member.trust_domain;
   }
   SpaceInfo& space = spaces_[ix];
-  if (space.clients == 0) {  // the name and the cost are not part of the fingerprint: the newest engine's hold
+  // the name and the cost are not part of the fingerprint: the newest engine's hold
+  if (space.clients == 0) {
     space.spec = spec;
-    space.has_end = std::any_of(spec.groups.begin(), spec.groups.end(), [](const Group& g) { return g.need == Need::end; });
+    space.has_end = std::any_of(
+        spec.groups.begin(), spec.groups.end(), [](const Group& g) { return g.need == Need::end; });
     space.speed = EngineSpeed(options_.engine_flops);
     space.speeds.engine_flops = options_.engine_flops;
     space.speeds.load = {1e12, options_.host_bytes_per_second, options_.nvme_bytes_per_second};
@@ -60,7 +76,8 @@ Ticket* CacheImpl::find_ticket(const TicketName& name) {
 Result<Ticket*> CacheImpl::ticket_of(ClientIx client, const TicketName& name) {
   Ticket* ticket = find_ticket(name);
   if (ticket == nullptr || !clients_.at(client).tickets.contains(name)) {
-    return fail(Errc::not_found, "no such ticket: it was never begun, has ended, or is not this client's");
+    return fail(Errc::not_found,
+                "no such ticket: it was never begun, has ended, or is not this client's");
   }
   return ticket;
 }
@@ -79,7 +96,9 @@ NodeIx CacheImpl::domain_root(NamespaceIx ns, const Domain& domain, std::uint32_
 NodeIx CacheImpl::add_domain_root(NamespaceIx ns, std::uint32_t number) {
   const NamespaceSpec& spec = spaces_[ns].spec;
   if (spec.addressing == Addressing::tokens) return index_.add_root(ns);
-  return index_.add_root(ns, {spec.tokens_per_key, (spec.key_bytes + 3U) / 4U, std::uint64_t{ns + 1U} << 32U | number});
+  return index_.add_root(
+      ns,
+      {spec.tokens_per_key, (spec.key_bytes + 3U) / 4U, std::uint64_t{ns + 1U} << 32U | number});
 }
 
 namespace {
@@ -114,10 +133,15 @@ CacheImpl::TicketMap::node_type CacheImpl::new_ticket() {
   return node;
 }
 
-Result<const Answer*> CacheImpl::begin(ClientIx client, const TicketName& name, const BeginRequest& request, Instant now) {
+Result<const Answer*> CacheImpl::begin(ClientIx client,
+                                       const TicketName& name,
+                                       const BeginRequest& request,
+                                       Instant now) {
   ClientInfo& who = clients_.at(client);
   if (name.is_zero()) return fail(Errc::invalid_argument, "a ticket's name must not be zero");
-  if (tickets_.contains(name)) return fail(Errc::already_exists, "a ticket of this name exists: names are random and used once");
+  if (tickets_.contains(name))
+    return fail(Errc::already_exists,
+                "a ticket of this name exists: names are random and used once");
   TicketMap::node_type node = new_ticket();
   Ticket& fresh = node.mapped();
   fresh.space = who.space;
@@ -129,7 +153,10 @@ Result<const Answer*> CacheImpl::begin(ClientIx client, const TicketName& name, 
   if (!request.parent.is_zero()) {
     SC_ASSIGN(Ticket * parent, ticket_of(client, request.parent));
     if (request.parent_tokens > parent->tokens.size()) {
-      return fail(Errc::invalid_argument, fmt::format("parent_tokens is {}, the parent has {} tokens", request.parent_tokens, parent->tokens.size()));
+      return fail(Errc::invalid_argument,
+                  fmt::format("parent_tokens is {}, the parent has {} tokens",
+                              request.parent_tokens,
+                              parent->tokens.size()));
     }
     fresh.tokens.assign(parent->tokens.begin(), parent->tokens.begin() + request.parent_tokens);
     for (const Mark& mark : parent->marks) {
@@ -137,14 +164,17 @@ Result<const Answer*> CacheImpl::begin(ClientIx client, const TicketName& name, 
     }
   }
   if (fresh.tokens.size() + request.tokens.size() > kTokensMax) {
-    return fail(Errc::invalid_argument, fmt::format("a sequence may have {} tokens at most", kTokensMax));
+    return fail(Errc::invalid_argument,
+                fmt::format("a sequence may have {} tokens at most", kTokensMax));
   }
   fresh.tokens.insert(fresh.tokens.end(), request.tokens.begin(), request.tokens.end());
   fresh.marks.insert(fresh.marks.end(), request.marks.begin(), request.marks.end());
   std::uint32_t after = 0;
   for (const Mark& mark : fresh.marks) {
-    if (mark.at < after || mark.length == 0 || mark.at >= fresh.tokens.size() || mark.length > fresh.tokens.size() - mark.at) {
-      return fail(Errc::invalid_argument, "marks must be sorted, not overlap, and lie within the tokens");
+    if (mark.at < after || mark.length == 0 || mark.at >= fresh.tokens.size() ||
+        mark.length > fresh.tokens.size() - mark.at) {
+      return fail(Errc::invalid_argument,
+                  "marks must be sorted, not overlap, and lie within the tokens");
     }
     after = mark.at + mark.length;
   }
@@ -200,7 +230,11 @@ Result<> CacheImpl::join(ClientIx client, const TicketName& name, Instant now) {
   return {};
 }
 
-Result<const Lease*> CacheImpl::acquire(ClientIx client, const TicketName& name, std::uint32_t at_most, Have have, Instant now) {
+Result<const Lease*> CacheImpl::acquire(ClientIx client,
+                                        const TicketName& name,
+                                        std::uint32_t at_most,
+                                        Have have,
+                                        Instant now) {
   SC_ASSIGN(Ticket * ticket, ticket_of(client, name));
   if (ticket->lease) {
     if (ticket->lease->tokens <= at_most) return &*ticket->lease;
@@ -221,39 +255,54 @@ Result<const Lease*> CacheImpl::acquire(ClientIx client, const TicketName& name,
   return &*ticket->lease;
 }
 
-Result<> CacheImpl::append(const TicketName& name, ClientIx client, std::span<const Token> tokens, std::span<const Mark> marks, std::uint32_t computed) {
+Result<> CacheImpl::append(const TicketName& name,
+                           ClientIx client,
+                           std::span<const Token> tokens,
+                           std::span<const Mark> marks,
+                           std::uint32_t computed) {
   SC_ASSIGN(Ticket * ticket, ticket_of(client, name));
-  if (ticket->finished) return fail(Errc::invalid_argument, "the ticket is finished: its sequence grows no more");
+  if (ticket->finished)
+    return fail(Errc::invalid_argument, "the ticket is finished: its sequence grows no more");
   if (ticket->keyed()) return fail(Errc::invalid_argument, "this namespace is addressed by keys");
   if (ticket->tokens.size() + tokens.size() > kTokensMax) {
-    return fail(Errc::invalid_argument, fmt::format("a sequence may have {} tokens at most", kTokensMax));
+    return fail(Errc::invalid_argument,
+                fmt::format("a sequence may have {} tokens at most", kTokensMax));
   }
   const std::uint64_t size = ticket->tokens.size() + tokens.size();
   std::uint64_t after = ticket->tokens.size();
   for (const Mark& mark : marks) {
     if (mark.at < after || mark.length == 0 || mark.at >= size || mark.length > size - mark.at) {
-      return fail(Errc::invalid_argument, "marks must be sorted, not overlap, and lie within the tokens appended");
+      return fail(Errc::invalid_argument,
+                  "marks must be sorted, not overlap, and lie within the tokens appended");
     }
     after = std::uint64_t{mark.at} + mark.length;
   }
-  if (computed != kUnknown && computed > size) return fail(Errc::invalid_argument, "more tokens computed than there are");
+  if (computed != kUnknown && computed > size)
+    return fail(Errc::invalid_argument, "more tokens computed than there are");
   ticket->tokens.insert(ticket->tokens.end(), tokens.begin(), tokens.end());
   ticket->marks.insert(ticket->marks.end(), marks.begin(), marks.end());
   ticket->computed = computed == kUnknown ? static_cast<std::uint32_t>(size) : computed;
   return {};
 }
 
-Reason CacheImpl::check_want(const Ticket& ticket, const SpaceInfo& space, const WantItem& want) const {
+Reason CacheImpl::check_want(const Ticket& ticket,
+                             const SpaceInfo& space,
+                             const WantItem& want) const {
   if (want.group >= space.spec.groups.size()) return Reason::bad_range;
   const Group& group = space.spec.groups[want.group];
-  if (want.end == 0 || want.end > ticket.computed || want.end > ticket.end()) return Reason::bad_range;
+  if (want.end == 0 || want.end > ticket.computed || want.end > ticket.end())
+    return Reason::bad_range;
   if (ticket.keyed()) {
-    const bool pages = (want.first - ticket.origin) % ticket.shape.tokens == 0 && (want.end - ticket.origin) % ticket.shape.tokens == 0;
+    const bool pages = (want.first - ticket.origin) % ticket.shape.tokens == 0 &&
+                       (want.end - ticket.origin) % ticket.shape.tokens == 0;
     if (!pages || want.first < ticket.origin || want.end == ticket.origin) return Reason::bad_range;
   }
   if (group.need == Need::end) {
-    if (want.first != want.end || want.end <= group.lookahead || (want.end - group.lookahead) % space.spec.checkpoint_grid != 0) return Reason::bad_range;
-  } else if (want.first % group.block_tokens != 0 || want.end <= want.first || want.end - want.first > group.block_tokens) {
+    if (want.first != want.end || want.end <= group.lookahead ||
+        (want.end - group.lookahead) % space.spec.checkpoint_grid != 0)
+      return Reason::bad_range;
+  } else if (want.first % group.block_tokens != 0 || want.end <= want.first ||
+             want.end - want.first > group.block_tokens) {
     return Reason::bad_range;
   }
   if (want.bytes > group.max_bytes) return Reason::too_large;
@@ -263,8 +312,10 @@ Reason CacheImpl::check_want(const Ticket& ticket, const SpaceInfo& space, const
   if (group.need == Need::end && want.end == ticket.branch_gone) return Reason::not_worth_it;
   if (group.need == Need::end && want.end < ticket.prompt) {
     const auto& wanted = ticket.answer.wishes;
-    const bool wished = std::find(wanted.begin(), wanted.end(), want.end - group.lookahead) != wanted.end();
-    // Not asked for, but an engine may only be able to save where its chunks end: welcome while there is room.
+    const bool wished =
+        std::find(wanted.begin(), wanted.end(), want.end - group.lookahead) != wanted.end();
+    // Not asked for, but an engine may only be able to save where its chunks end: welcome while
+    // there is room.
     const Regions& top = options_.device_bytes > 0 ? device_ : host_;
     const double room = options_.policy.clean_share * static_cast<double>(top.capacity());
     if (!wished && static_cast<double>(top.available()) < room) return Reason::not_worth_it;
@@ -272,13 +323,20 @@ Reason CacheImpl::check_want(const Ticket& ticket, const SpaceInfo& space, const
   return Reason::none;
 }
 
-bool CacheImpl::find_parents(const SpaceInfo& space, NodeIx node, const WantItem& want, std::uint32_t base, Object& object) const {
+bool CacheImpl::find_parents(const SpaceInfo& space,
+                             NodeIx node,
+                             const WantItem& want,
+                             std::uint32_t base,
+                             Object& object) const {
   // What lies before a run of keys is in the engine; whether it is here too does not matter.
   const Group& group = space.spec.groups[want.group];
   std::size_t count = 0;
   if (group.need == Need::every) {
     if (want.first == 0) return true;
-    const ObjectIx parent = want.first < group.block_tokens ? kNil : index_.find(node, want.group, want.first - group.block_tokens, want.first);
+    const ObjectIx parent =
+        want.first < group.block_tokens
+            ? kNil
+            : index_.find(node, want.group, want.first - group.block_tokens, want.first);
     const bool there = parent != kNil && index_.object(parent).state != ObjectState::dead;
     if (there) object.parents[0] = parent;
     return there || want.first <= base;
@@ -288,7 +346,8 @@ bool CacheImpl::find_parents(const SpaceInfo& space, NodeIx node, const WantItem
     if (other.need != Need::every) continue;
     const std::uint32_t end = want.end / other.block_tokens * other.block_tokens;
     if (end == 0) continue;
-    const ObjectIx parent = index_.find(node, static_cast<std::uint16_t>(g), end - other.block_tokens, end);
+    const ObjectIx parent =
+        index_.find(node, static_cast<std::uint16_t>(g), end - other.block_tokens, end);
     if (parent == kNil || index_.object(parent).state == ObjectState::dead) {
       if (end <= base) continue;
       return false;
@@ -298,7 +357,11 @@ bool CacheImpl::find_parents(const SpaceInfo& space, NodeIx node, const WantItem
   return true;
 }
 
-SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem& asked, Instant now, std::vector<SlotGrant>& out) {
+SlotGrant CacheImpl::reserve_one(Ticket& ticket,
+                                 ClientIx client,
+                                 const WantItem& asked,
+                                 Instant now,
+                                 std::vector<SlotGrant>& out) {
   SpaceInfo& space = spaces_[ticket.space];
   SlotGrant answer;
   answer.group = asked.group;
@@ -317,7 +380,8 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
     answer.grant = grant;
     return answer;
   };
-  if (const Reason reason = check_want(ticket, space, asked); reason != Reason::none) return refuse(GrantKind::declined, reason);
+  if (const Reason reason = check_want(ticket, space, asked); reason != Reason::none)
+    return refuse(GrantKind::declined, reason);
   const MemberInfo& member = clients_[client].member;
   if (!member.may_write && !member.staged) return refuse(GrantKind::declined, Reason::read_only);
   const Group& group = space.spec.groups[asked.group];
@@ -328,7 +392,8 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   WantItem want = asked;  // as the tree counts
   want.first += ticket.offset();
   want.end += ticket.offset();
-  const std::uint32_t cell_end = group.need == Need::end ? want.end : want.first + group.block_tokens;
+  const std::uint32_t cell_end =
+      group.need == Need::end ? want.end : want.first + group.block_tokens;
   Object object;
   object.space = ticket.space;
   object.group = want.group;
@@ -337,10 +402,13 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   object.end = want.end;
   object.full = group.need == Need::every && want.end == cell_end;
   const ObjectIx same = index_.find(ticket.anchor.node, want.group, want.first, want.end);
-  if (group.need != Need::end && index_.find_cover({ticket.anchor.node, want.end}, want.group, want.first, want.end, cell_end) != kNil) {
+  if (group.need != Need::end &&
+      index_.find_cover(
+          {ticket.anchor.node, want.end}, want.group, want.first, want.end, cell_end) != kNil) {
     answer.grant = GrantKind::exists;  // on this branch, or on one that shares these tokens
     if (object.full && same != kNil) hold_tail(ticket, same, now);
-    if (!object.full || (same != kNil && index_.object(same).state == ObjectState::visible)) return answer;
+    if (!object.full || (same != kNil && index_.object(same).state == ObjectState::visible))
+      return answer;
   }
   if (same != kNil && index_.object(same).state != ObjectState::dead) {
     if (index_.object(same).state == ObjectState::visible) {
@@ -352,23 +420,28 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
       return answer;
     }
   }
-  if (!find_parents(space, ticket.anchor.node, want, ticket.base, object)) return refuse(GrantKind::declined, Reason::parents_missing);
+  if (!find_parents(space, ticket.anchor.node, want, ticket.base, object))
+    return refuse(GrantKind::declined, Reason::parents_missing);
 
-  const std::uint64_t payload = want.bytes != 0 ? want.bytes : space.spec.payload_bytes(want.group, want.end - want.first);
+  const std::uint64_t payload =
+      want.bytes != 0 ? want.bytes : space.spec.payload_bytes(want.group, want.end - want.first);
   object.bytes = padded_bytes(payload, group.shards);
   const double worth = worth_of(ticket, asked);
   PageRuns runs;
   const std::uint64_t evictions = counters_.evictions;
   // Staged bytes are copied by a thread of ours, which writes host memory.
-  Tier home = present(Tier::device) && !(member.staged && present(Tier::host)) ? Tier::device : Tier::host;
+  Tier home =
+      present(Tier::device) && !(member.staged && present(Tier::host)) ? Tier::device : Tier::host;
   if (!make_quota_room(member.tenant, home, object.bytes, now)) {
     ++tenants_[member.tenant].refused;
     return refuse(GrantKind::no_space, Reason::quota);
   }
   if (!allocate(home, object.bytes, group.contiguous, runs, now, worth)) {
-    if (home == Tier::host || !present(Tier::host)) return refuse(GrantKind::no_space, Reason::capacity);
+    if (home == Tier::host || !present(Tier::host))
+      return refuse(GrantKind::no_space, Reason::capacity);
     home = Tier::host;
-    if (!allocate(home, object.bytes, group.contiguous, runs, now)) return refuse(GrantKind::no_space, Reason::capacity);
+    if (!allocate(home, object.bytes, group.contiguous, runs, now))
+      return refuse(GrantKind::no_space, Reason::capacity);
   }
   if (counters_.evictions != evictions) {  // what this hangs on may be gone
     object.parents.fill(kNil);
@@ -440,7 +513,11 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket, ClientIx client, const WantItem
   return answer;
 }
 
-Result<> CacheImpl::reserve(ClientIx client, const TicketName& name, std::span<const WantItem> wants, Instant now, std::vector<SlotGrant>& out) {
+Result<> CacheImpl::reserve(ClientIx client,
+                            const TicketName& name,
+                            std::span<const WantItem> wants,
+                            Instant now,
+                            std::vector<SlotGrant>& out) {
   SC_ASSIGN(Ticket * ticket, ticket_of(client, name));
   const Focus focus(*this, ticket->space);
   if (traits_.whole_nodes) prepare_insert(*ticket, wants, now);
@@ -466,8 +543,10 @@ void CacheImpl::close_slot(std::uint32_t s) {
 bool CacheImpl::commit(ClientIx client, const Filled& filled, Instant now) {
   const auto s = static_cast<std::uint32_t>(filled.slot);
   const ClientInfo& who = clients_.at(client);
-  const bool known = s < slots_.size() && slots_[s].open && !slots_[s].copying && slots_[s].generation == filled.slot >> 32U;
-  if (!known || clients_[slots_[s].client].member.engine != who.member.engine || clients_[slots_[s].client].space != who.space) {
+  const bool known = s < slots_.size() && slots_[s].open && !slots_[s].copying &&
+                     slots_[s].generation == filled.slot >> 32U;
+  if (!known || clients_[slots_[s].client].member.engine != who.member.engine ||
+      clients_[slots_[s].client].space != who.space) {
     ++counters_.commits_refused;
     return false;
   }
@@ -478,7 +557,8 @@ bool CacheImpl::commit(ClientIx client, const Filled& filled, Instant now) {
   const Slot slot = slots_[s];
   Object& object = index_.object(slot.object);
   Resident& resident = residents_[slot.object];
-  const bool partial = filled.valid != 0 && object.need != Need::end && filled.valid < object.end - object.first;
+  const bool partial =
+      filled.valid != 0 && object.need != Need::end && filled.valid < object.end - object.first;
   if (partial && resident.shards_in == 0 && resident.shards == 1) {
     // Fewer tokens than reserved: another object, with another id; its space stays as granted.
     Ticket* ticket = find_ticket(slot.ticket);
@@ -502,7 +582,8 @@ bool CacheImpl::commit(ClientIx client, const Filled& filled, Instant now) {
   ++counters_.commits;
   if (static_cast<std::uint16_t>(std::popcount(resident.shards_in)) == resident.shards) {
     object.state = ObjectState::committed;
-    if (resident.hashed_in != resident.shards_in) resident.sums.clear();  // some were written in place
+    // some were written in place
+    if (resident.hashed_in != resident.shards_in) resident.sums.clear();
     appear(slot.object, now);
   }
   if (Ticket* ticket = find_ticket(ticket_name); ticket != nullptr) {
@@ -526,10 +607,13 @@ void CacheImpl::appear(ObjectIx o, Instant now) {
     if (hangs) continue;
     const Node& home = index_.node(object.node);
     bool superseded = false;
-    for (std::size_t i = index_.first_ending(home, object.end); i < home.objects.size() && !superseded; ++i) {
+    for (std::size_t i = index_.first_ending(home, object.end);
+         i < home.objects.size() && !superseded;
+         ++i) {
       const Object& that = index_.object(home.objects[i]);
       if (that.end != object.end) break;
-      superseded = home.objects[i] != ix && that.group == object.group && that.first == object.first && that.state == ObjectState::visible;
+      superseded = home.objects[i] != ix && that.group == object.group &&
+                   that.first == object.first && that.state == ObjectState::visible;
     }
     if (superseded) {
       discard_unborn(ix, now);
@@ -542,26 +626,32 @@ void CacheImpl::appear(ObjectIx o, Instant now) {
     stamp(object.node, now);
     counters_.bytes_stored += object.bytes;
     event(EventKind::stored, Reason::none, resident.home, ix);
-    if (object.need == Need::end && traits_.terms == PolicyTraits::Terms::paper) requeue_heirs(object.node);
+    if (object.need == Need::end && traits_.terms == PolicyTraits::Terms::paper)
+      requeue_heirs(object.node);
     const std::array<ObjectIx, kEveryGroupsMax> parents = object.parents;
     for (ObjectIx parent : parents) {
       if (parent != kNil) unhold(parent, now);
     }
     requeue(object.node);
     if (object.need == Need::end) requeue_around(object.node);
-    if (object.need != Need::end) {  // shorter blocks of the same cell on this path are no longer needed
+    // shorter blocks of the same cell on this path are no longer needed
+    if (object.need != Need::end) {
       std::vector<ObjectIx> shorter;
       for (NodeIx n = object.node;; n = index_.node(n).parent) {
         const Node& here = index_.node(n);
-        for (std::size_t i = index_.first_ending(here, object.first + 1); i < here.objects.size(); ++i) {
+        for (std::size_t i = index_.first_ending(here, object.first + 1); i < here.objects.size();
+             ++i) {
           const ObjectIx other = here.objects[i];
           const Object& that = index_.object(other);
           if (that.end >= object.end) break;
-          if (other != ix && that.group == object.group && that.first == object.first && that.end < object.end && that.state == ObjectState::visible && that.holds == 0) shorter.push_back(other);
+          if (other != ix && that.group == object.group && that.first == object.first &&
+              that.end < object.end && that.state == ObjectState::visible && that.holds == 0)
+            shorter.push_back(other);
         }
         if (index_.node(n).start <= object.first || index_.node(n).parent == kNil) break;
       }
-      for (ObjectIx other : shorter) drop_everywhere(other, Reason::replaced, now);
+      for (ObjectIx other : shorter)
+        drop_everywhere(other, Reason::replaced, now);
     }
     if (!object.full) continue;
     for (ObjectIx child : children_of(ix)) {
@@ -591,8 +681,12 @@ void CacheImpl::discard_unborn(ObjectIx o, Instant now) {
 
 bool CacheImpl::abandon(ClientIx client, SlotId id, Instant now) {
   const auto s = static_cast<std::uint32_t>(id);
-  if (s >= slots_.size() || !slots_[s].open || slots_[s].copying || slots_[s].generation != id >> 32U) return false;
-  if (slots_[s].client != client && clients_[slots_[s].client].member.engine != clients_.at(client).member.engine) return false;
+  if (s >= slots_.size() || !slots_[s].open || slots_[s].copying ||
+      slots_[s].generation != id >> 32U)
+    return false;
+  if (slots_[s].client != client &&
+      clients_[slots_[s].client].member.engine != clients_.at(client).member.engine)
+    return false;
   if (end_condemned(s)) return true;
   const TicketName name = slots_[s].ticket;
   const ObjectIx object = slots_[s].object;
@@ -602,12 +696,17 @@ bool CacheImpl::abandon(ClientIx client, SlotId id, Instant now) {
   return true;
 }
 
-Result<> CacheImpl::finish(ClientIx client, const TicketName& name, std::uint32_t prefilled, Nanos prefill, Instant now) {
+Result<> CacheImpl::finish(ClientIx client,
+                           const TicketName& name,
+                           std::uint32_t prefilled,
+                           Nanos prefill,
+                           Instant now) {
   SC_ASSIGN(Ticket * ticket, ticket_of(client, name));
   ticket->finished = true;
   let_go_tails(*ticket, now);
   SpaceInfo& space = spaces_[ticket->space];
-  if (ticket->end() > ticket->prompt) space.saves_ends += ((ticket->saved_end ? 1 : 0) - space.saves_ends) / 16;
+  if (ticket->end() > ticket->prompt)
+    space.saves_ends += ((ticket->saved_end ? 1 : 0) - space.saves_ends) / 16;
   if (prefilled > 0 && prefilled <= ticket->prompt && prefill.count() > 0) {
     const double flops = space.spec.cost.flops(ticket->prompt - prefilled, ticket->prompt);
     space.speed.add(flops, seconds(prefill));
@@ -625,7 +724,8 @@ Result<> CacheImpl::release(ClientIx client, const TicketName& name, bool cancel
     let_go_tails(*ticket, now);
   }
   // Once a member, however often it says so.
-  if (std::find(ticket->released_by.begin(), ticket->released_by.end(), client) == ticket->released_by.end()) {
+  if (std::find(ticket->released_by.begin(), ticket->released_by.end(), client) ==
+      ticket->released_by.end()) {
     ticket->released_by.push_back(client);
     ++ticket->released;
   }
@@ -638,7 +738,8 @@ Result<> CacheImpl::release(ClientIx client, const TicketName& name, bool cancel
 }
 
 void CacheImpl::maybe_end(Ticket& ticket, Instant now) {
-  if (ticket.finished && ticket.open_slots == 0 && ticket.held.empty() && (ticket.released >= ticket.members || !ticket.lease)) {
+  if (ticket.finished && ticket.open_slots == 0 && ticket.held.empty() &&
+      (ticket.released >= ticket.members || !ticket.lease)) {
     end_ticket(ticket.name, now);
   }
 }
@@ -648,19 +749,24 @@ void CacheImpl::end_ticket(const TicketName& name, Instant now) {
   if (ticket == nullptr) return;
   let_go(*ticket, now);
   let_go_tails(*ticket, now);
-  for (ClientIx client : ticket->joined) clients_[client].tickets.erase(name);
+  for (ClientIx client : ticket->joined)
+    clients_[client].tickets.erase(name);
   for (std::uint32_t s = 0; ticket->open_slots > 0 && s < slots_.size(); ++s) {
-    if (slots_[s].open && !slots_[s].copying && slots_[s].object != kNil && slots_[s].ticket == name) discard_unborn(slots_[s].object, now);
+    if (slots_[s].open && !slots_[s].copying && slots_[s].object != kNil &&
+        slots_[s].ticket == name)
+      discard_unborn(slots_[s].object, now);
   }
   const NodeIx anchor = ticket->anchor.node;
   if (tuner_ && ticket->finished && !ticket->lost) tell_tuner(*ticket);
   if (traits_.wants_paths) {
     for (const auto& victims : victims_) {
-      for (NodeIx n = anchor; n != kNil; n = index_.node(n).parent) victims->passed(n);
+      for (NodeIx n = anchor; n != kNil; n = index_.node(n).parent)
+        victims->passed(n);
     }
   }
   TicketMap::node_type node = tickets_.extract(name);
-  if (spare_tickets_.size() < kSpareTickets && node.mapped().tokens.capacity() <= kSpareTokens) spare_tickets_.push_back(std::move(node));
+  if (spare_tickets_.size() < kSpareTickets && node.mapped().tokens.capacity() <= kSpareTokens)
+    spare_tickets_.push_back(std::move(node));
   index_.unreference(anchor);
 }
 
@@ -682,7 +788,9 @@ void CacheImpl::expire(Instant now) {
   expired_at_ = now;
   std::vector<TicketName> stale;
   for (auto& [name, ticket] : tickets_) {
-    if (!ticket.lease && !ticket.held.empty() && ticket.hold == HoldKind::soft && ticket.loading == 0 && now > ticket.soft_until) stale.push_back(name);
+    if (!ticket.lease && !ticket.held.empty() && ticket.hold == HoldKind::soft &&
+        ticket.loading == 0 && now > ticket.soft_until)
+      stale.push_back(name);
   }
   for (const TicketName& name : stale) {
     if (Ticket* ticket = find_ticket(name); ticket != nullptr) let_go(*ticket, now);

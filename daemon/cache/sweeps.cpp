@@ -1,6 +1,5 @@
-#include "daemon/cache/cache_impl.hpp"
-
 #include "base/log.hpp"
+#include "daemon/cache/cache_impl.hpp"
 
 #include <algorithm>
 
@@ -11,21 +10,26 @@ namespace {
 constexpr std::size_t kLooksPerStep = 8192;
 /// Objects forgotten in one step of `rm`: some hundreds of nanoseconds each.
 constexpr std::size_t kKillsPerStep = 256;
-/// How often what was priced out of the drives is looked at again, and by how much its value must then exceed the price.
+/// How often what was priced out of the drives is looked at again, and by how much its value must
+/// then exceed the price.
 constexpr Nanos kReconsiderEvery = std::chrono::seconds(10);
 constexpr double kReconsiderMargin = 1.25;
 /// Checks of verify under way at a time, and the host space they may read into.
 constexpr std::size_t kChecksMost = 32;
 constexpr std::uint64_t kCheckBytesMost = 16 * kMiB;
-/// One pass copies from the device what the next one writes; passes that get no further are given up, for what comes
-/// down can be evicted again before it is written.
+/// One pass copies from the device what the next one writes; passes that get no further are given
+/// up, for what comes down can be evicted again before it is written.
 constexpr std::size_t kIdlePasses = 3;
-/// A flush that runs out of time has written what was used last: ages of its passes, youngest first.
-constexpr std::array<Nanos, 4> kFlushAges{std::chrono::minutes(1), std::chrono::minutes(15), std::chrono::hours(4), Nanos::max()};
+/// A flush that runs out of time has written what was used last: ages of its passes, youngest
+/// first.
+constexpr std::array<Nanos, 4> kFlushAges{std::chrono::minutes(1),
+                                          std::chrono::minutes(15),
+                                          std::chrono::hours(4),
+                                          Nanos::max()};
 
 }  // namespace
 
-// ---- flush ------------------------------------------------------------------------------------------
+// ---- flush -------------------------------------------------------------------------------------
 
 void CacheImpl::flush(std::function<void(const FlushReport&)> done, Instant now) {
   FlushJob& job = flushes_.emplace_back();
@@ -36,7 +40,8 @@ void CacheImpl::flush(std::function<void(const FlushReport&)> done, Instant now)
 /// Whether this flush has to write it.
 bool CacheImpl::flush_wants(const FlushJob& flush, ObjectIx o) const {
   const Object& object = index_.object(o);
-  return object.state == ObjectState::visible && !object.in(Tier::nvme) && residents_[o].reserved <= flush.asked;
+  return object.state == ObjectState::visible && !object.in(Tier::nvme) &&
+         residents_[o].reserved <= flush.asked;
 }
 
 /// What lies on the device alone comes down first. False: no room in the host tier now.
@@ -44,7 +49,11 @@ bool CacheImpl::copy_to_host(ObjectIx o, Instant now) {
   Object& object = index_.object(o);
   PageRuns runs;
   hold(o, now);
-  if (!allocate(Tier::host, object.bytes, spaces_[object.space].spec.groups[object.group].contiguous, runs, now)) {
+  if (!allocate(Tier::host,
+                object.bytes,
+                spaces_[object.space].spec.groups[object.group].contiguous,
+                runs,
+                now)) {
     unhold(o, now);
     return false;
   }
@@ -56,7 +65,8 @@ bool CacheImpl::copy_to_host(ObjectIx o, Instant now) {
   job.objects = {o};
   CopyOp op;
   op.kind = CopyKind::copy;
-  op.source = shard_runs(residents_[o].runs[index(Tier::device)], kDeviceArena, 0, object.bytes, object.bytes);
+  op.source = shard_runs(
+      residents_[o].runs[index(Tier::device)], kDeviceArena, 0, object.bytes, object.bytes);
   op.destination = shard_runs(runs, kHostArena, 0, object.bytes, object.bytes);
   op.payload_bytes = object.bytes;
   op.tag = add_job(std::move(job));
@@ -64,8 +74,8 @@ bool CacheImpl::copy_to_host(ObjectIx o, Instant now) {
   return true;
 }
 
-/// Passes over all objects, parents never after what hangs on them, until a pass finds nothing to write or gets
-/// nothing further.
+/// Passes over all objects, parents never after what hangs on them, until a pass finds nothing to
+/// write or gets nothing further.
 void CacheImpl::step_flush(Instant now) {
   if (flushes_.empty() || reading_catalog()) return;
   FlushJob& flush = flushes_.front();
@@ -77,13 +87,16 @@ void CacheImpl::step_flush(Instant now) {
     if (start_batch(objects, now)) {
       flush.started += objects.size();
     } else {
-      for (ObjectIx o : objects) residents_[o].writing_behind = false;
+      for (ObjectIx o : objects)
+        residents_[o].writing_behind = false;
     }
     objects.clear();
     bytes = 0;
   };
   std::size_t looks = 0;
-  for (; flush.next < index_.object_slots() && looks < kLooksPerStep && batches_.size() < kBatchesMax; ++flush.next, ++looks) {
+  for (;
+       flush.next < index_.object_slots() && looks < kLooksPerStep && batches_.size() < kBatchesMax;
+       ++flush.next, ++looks) {
     const auto o = static_cast<ObjectIx>(flush.next);
     if (!flush_wants(flush, o)) continue;
     ++flush.dirty;
@@ -103,9 +116,11 @@ void CacheImpl::step_flush(Instant now) {
     if (bytes >= std::min(batch_bytes(now), disk_available() / 2)) send();
   }
   send();
-  // Only now: what is collected is not held before it is sent, and making room in the host tier could evict it.
+  // Only now: what is collected is not held before it is sent, and making room in the host tier
+  // could evict it.
   for (ObjectIx o : device_only) {
-    if (flush_wants(flush, o) && !index_.object(o).in(Tier::host) && copy_to_host(o, now)) ++flush.started;
+    if (flush_wants(flush, o) && !index_.object(o).in(Tier::host) && copy_to_host(o, now))
+      ++flush.started;
   }
   if (flush.next < index_.object_slots()) {
     ++sweep_work_;
@@ -141,29 +156,34 @@ void CacheImpl::end_of_flush_pass(Instant now) {
   report.failed_objects = flush.dirty;
   report.durable_objects = object_count_[index(Tier::nvme)];
   if (flush.dirty > 0) {
-    report.why = disks_.empty() ? "there is no NVMe tier: set nvme.capacity and nvme.paths" : "the NVMe tier has no room, refuses writes, or the write budget is used up: see status and events";
+    report.why = disks_.empty() ? "there is no NVMe tier: set nvme.capacity and nvme.paths"
+                                : "the NVMe tier has no room, refuses writes, or the write budget "
+                                  "is used up: see status and events";
   }
   const auto done = std::move(flush.done);
   flushes_.pop_front();
   done(report);
 }
 
-// ---- verify -----------------------------------------------------------------------------------------
+// ---- verify ------------------------------------------------------------------------------------
 
 void CacheImpl::verify(std::function<void(const VerifyReport&)> done) {
   verifies_.emplace_back().done = std::move(done);
 }
 
-/// Several objects at a time; copies on NVMe are read into host space of their own, copies in the host tier
-/// are checked where they lie, when their checksum is known.
+/// Several objects at a time; copies on NVMe are read into host space of their own, copies in the
+/// host tier are checked where they lie, when their checksum is known.
 void CacheImpl::step_verify(Instant now) {
   if (verifies_.empty() || reading_catalog()) return;
   VerifyJob& verify = verifies_.front();
   std::size_t looks = 0;
-  while (verify.next < index_.object_slots() && looks++ < kLooksPerStep && verify.checks.size() < kChecksMost) {
+  while (verify.next < index_.object_slots() && looks++ < kLooksPerStep &&
+         verify.checks.size() < kChecksMost) {
     const auto o = static_cast<ObjectIx>(verify.next);
     const Object& object = index_.object(o);
-    const bool settled = object.state == ObjectState::visible && residents_[o].sums.size() == residents_[o].shards && !residents_[o].writing_behind;
+    const bool settled = object.state == ObjectState::visible &&
+                         residents_[o].sums.size() == residents_[o].shards &&
+                         !residents_[o].writing_behind;
     const bool on_nvme = settled && object.in(Tier::nvme);
     if (on_nvme && !check_on_nvme(verify, o, now)) return;  // when there is room
     ++verify.next;
@@ -175,7 +195,8 @@ void CacheImpl::step_verify(Instant now) {
     const std::size_t tenth = verify.next * 10 / index_.object_slots();
     if (tenth > verify.told && tenth < 10) {
       verify.told = tenth;
-      log::info("verify: {} %, {} objects, {} bad", tenth * 10, verify.report.objects, verify.report.bad);
+      log::info(
+          "verify: {} %, {} objects, {} bad", tenth * 10, verify.report.objects, verify.report.bad);
     }
   }
   if (verify.next < index_.object_slots()) {
@@ -196,8 +217,11 @@ bool CacheImpl::check_on_nvme(VerifyJob& verify, ObjectIx o, Instant now) {
   Check check;
   // Nothing is given up for a check, except that one must be able to go on.
   const Focus focus(*this, object.space);
-  if (!host_.allocate(object.bytes, false, check.buffer) && (!verify.checks.empty() || !allocate(Tier::host, object.bytes, false, check.buffer, now))) return false;
-  if (index_.object(o).state != ObjectState::visible || !index_.object(o).in(Tier::nvme)) {  // given up for it
+  if (!host_.allocate(object.bytes, false, check.buffer) &&
+      (!verify.checks.empty() || !allocate(Tier::host, object.bytes, false, check.buffer, now)))
+    return false;
+  // given up for it
+  if (index_.object(o).state != ObjectState::visible || !index_.object(o).in(Tier::nvme)) {
     host_.free(check.buffer);
     return true;
   }
@@ -224,7 +248,8 @@ void CacheImpl::check_in_host(VerifyJob& verify, ObjectIx o, Instant now) {
   Check check;
   check.object = o;
   check.parts = residents_[o].shards;
-  submit_sums(o, JobKind::verify_sum, verify.next_check, residents_[o].runs[index(Tier::host)], kHostArena);
+  submit_sums(
+      o, JobKind::verify_sum, verify.next_check, residents_[o].runs[index(Tier::host)], kHostArena);
   verify.checks.emplace(verify.next_check++, std::move(check));
 }
 
@@ -246,37 +271,47 @@ void CacheImpl::verify_part(std::uint64_t number, bool ok, Instant now) {
   verify.checks.erase(number);
   if (bad && index_.object(o).state == ObjectState::visible) {
     ++verify.report.bad;
-    log::warn("verify: an object of group {} ({}..{}) is bad; dropped, with what hangs on it", index_.object(o).group, index_.object(o).first, index_.object(o).end);
+    log::warn("verify: an object of group {} ({}..{}) is bad; dropped, with what hangs on it",
+              index_.object(o).group,
+              index_.object(o).first,
+              index_.object(o).end);
     forget_below(o, Reason::corrupt, now);
   }
   unhold(o, now);
 }
 
-// ---- ls ---------------------------------------------------------------------------------------------
+// ---- ls ----------------------------------------------------------------------------------------
 
-void CacheImpl::list(const Cache::ListWish& wish, std::function<void(std::vector<ObjectStatus>)> done) {
+void CacheImpl::list(const Cache::ListWish& wish,
+                     std::function<void(std::vector<ObjectStatus>)> done) {
   ListJob& job = lists_.emplace_back();
   job.wish = wish;
   job.done = std::move(done);
 }
 
-/// One step's work; true when it was the last. Keeps little more than what is asked for: of a sorted part only the
-/// first can be among the first of all.
+/// One step's work; true when it was the last. Keeps little more than what is asked for: of a
+/// sorted part only the first can be among the first of all.
 bool CacheImpl::list_some(ListJob& job, Instant now) const {
   const Cache::ListWish& wish = job.wish;
   const auto before = [sort = wish.sort](const ObjectStatus& a, const ObjectStatus& b) {
     switch (sort) {
-      case Cache::Sort::keep: return a.keep_value > b.keep_value;
-      case Cache::Sort::bytes: return a.bytes > b.bytes;
-      case Cache::Sort::age: return a.age < b.age;
-      case Cache::Sort::depth: return a.end < b.end;
+      case Cache::Sort::keep:
+        return a.keep_value > b.keep_value;
+      case Cache::Sort::bytes:
+        return a.bytes > b.bytes;
+      case Cache::Sort::age:
+        return a.age < b.age;
+      case Cache::Sort::depth:
+        return a.end < b.end;
     }
     return false;
   };
   std::size_t looks = 0;
   for (; job.next < index_.object_slots() && looks < kLooksPerStep; ++job.next, ++looks) {
     const Object& object = index_.object(static_cast<ObjectIx>(job.next));
-    if (object.state != ObjectState::visible || (wish.ns && object.space != *wish.ns) || (wish.tier && !object.in(*wish.tier))) continue;
+    if (object.state != ObjectState::visible || (wish.ns && object.space != *wish.ns) ||
+        (wish.tier && !object.in(*wish.tier)))
+      continue;
     job.found.push_back(status_of(static_cast<ObjectIx>(job.next), now));
     looks += kLooksPerStep / kRowsPerStep - 1;  // its value takes longer than a look
   }
@@ -299,10 +334,13 @@ void CacheImpl::step_list(Instant now) {
   over.done(std::move(over.found));
 }
 
-// ---- rm ---------------------------------------------------------------------------------------------
+// ---- rm ----------------------------------------------------------------------------------------
 
 /// Tickets that have planned with them lose their plans.
-void CacheImpl::kill_of(NamespaceIx ns, const std::vector<ObjectIx>& list, Reason reason, Instant now) {
+void CacheImpl::kill_of(NamespaceIx ns,
+                        const std::vector<ObjectIx>& list,
+                        Reason reason,
+                        Instant now) {
   std::vector<TicketName> names;
   for (const auto& [name, ticket] : tickets_) {
     if (ticket.space == ns && !ticket.lease) names.push_back(name);
@@ -313,11 +351,13 @@ void CacheImpl::kill_of(NamespaceIx ns, const std::vector<ObjectIx>& list, Reaso
   }
 }
 
-void CacheImpl::remove_namespace(NamespaceIx ns, std::function<void(std::uint64_t)> done, Instant now) {
+void CacheImpl::remove_namespace(NamespaceIx ns,
+                                 std::function<void(std::uint64_t)> done,
+                                 Instant now) {
   SC_ASSERT(ns < spaces_.size());
   SpaceInfo& space = spaces_[ns];
-  // A new generation: what was being written under the old one can no longer appear, and a start from here on
-  // takes no row of it over.
+  // A new generation: what was being written under the old one can no longer appear, and a start
+  // from here on takes no row of it over.
   ++space.generation;
   if (space.row_sent) deleting_.renewed.push_back(ns);
   space.durable = false;
@@ -331,10 +371,13 @@ void CacheImpl::step_remove(Instant now) {
   RemoveJob& job = removes_.front();
   std::vector<ObjectIx> list;
   std::size_t looks = 0;
-  for (; job.next < index_.object_slots() && looks < kLooksPerStep && list.size() < kKillsPerStep; ++job.next, ++looks) {
+  for (; job.next < index_.object_slots() && looks < kLooksPerStep && list.size() < kKillsPerStep;
+       ++job.next, ++looks) {
     const auto o = static_cast<ObjectIx>(job.next);
     const ObjectState state = index_.object(o).state;
-    if (index_.object(o).space != job.ns || state == ObjectState::free || state == ObjectState::dead) continue;
+    if (index_.object(o).space != job.ns || state == ObjectState::free ||
+        state == ObjectState::dead)
+      continue;
     if (residents_[o].reserved <= job.asked) list.push_back(o);
   }
   job.count += list.size();
@@ -348,18 +391,20 @@ void CacheImpl::step_remove(Instant now) {
   over.done(over.count);
 }
 
-// ---- what was priced out ----------------------------------------------------------------------------
+// ---- what was priced out -----------------------------------------------------------------------
 
 /// Whether write-behind would take it now.
 bool CacheImpl::worth_disk_now(ObjectIx o, Instant now) {
   const Object& object = index_.object(o);
   const SpaceInfo& space = spaces_[object.space];
-  const SegmentTerms value = segment_terms(index_, object.node, Tier::host, false, space.spec.cost, space.has_end, space.speeds);
+  const SegmentTerms value = segment_terms(
+      index_, object.node, Tier::host, false, space.spec.cost, space.has_end, space.speeds);
   const double load = value.bytes_freed / space.speeds.load[index(Tier::nvme)];
   if (options_.policy.demotion == Demotion::priced && value.seconds_saved <= load) return false;
   if (seams_.budget == nullptr) return true;
   const double worth = (value.seconds_saved - load) / std::max(value.bytes_freed, 1.0);
-  return worth > kReconsiderMargin * seams_.budget->status().price && seams_.budget->room(now) >= object.bytes;
+  return worth > kReconsiderMargin * seams_.budget->status().price &&
+         seams_.budget->room(now) >= object.bytes;
 }
 
 /// Prices fall, tokens flow in, and what hangs below a node changes what it is worth.

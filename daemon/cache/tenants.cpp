@@ -20,14 +20,17 @@ void CacheImpl::set_up_tenants() {
   for (std::size_t region = 0; region < regions; ++region) {
     std::vector<bool> may;
     for (const TenantStatus& tenant : tenants_) {
-      may.push_back(regions == 1 || tenant.options.trust_domain == options_.regions[region].trust_domain);
+      may.push_back(regions == 1 ||
+                    tenant.options.trust_domain == options_.regions[region].trust_domain);
     }
     region_tenants_.push_back(std::move(may));
   }
   if (tenants_.size() == 1) return;
   for (const Tier tier : {Tier::device, Tier::host, Tier::nvme}) {
     auto victims = std::make_unique<TenantEviction>(
-        tenants_.size(), options_.policy.name != PolicyName::marconi, [&] { return make_eviction(options_.policy, tier, &reuse_); },
+        tenants_.size(),
+        options_.policy.name != PolicyName::marconi,
+        [&] { return make_eviction(options_.policy, tier, &reuse_); },
         [this](NodeIx node) { return tenant_of(node); },
         [this, tier](std::uint32_t tenant) {
           return tenants_[tenant].bytes[index(tier)] > tenants_[tenant].options.quota;
@@ -42,7 +45,8 @@ void CacheImpl::focus_on(std::size_t region) {
   if (host_.count() == 1) return;
   host_.focus(region);
   if (tenant_victims_[index(Tier::host)] == nullptr) return;
-  tenant_victims_[index(Tier::host)]->scope(region == Regions::kAll ? std::vector<bool>{} : region_tenants_[region]);
+  tenant_victims_[index(Tier::host)]->scope(region == Regions::kAll ? std::vector<bool>{}
+                                                                    : region_tenants_[region]);
 }
 
 std::size_t CacheImpl::region_of(NamespaceIx ns) const {
@@ -71,13 +75,17 @@ std::uint32_t CacheImpl::tenant_named(std::uint32_t key, NamespaceIx ns) const {
 std::uint32_t CacheImpl::default_tenant(NamespaceIx ns) const {
   // The last is `default`, which has the domain of all that name none.
   for (std::size_t t = tenants_.size(); t-- > 0;) {
-    if (tenants_[t].options.trust_domain == spaces_[ns].trust_domain) return static_cast<std::uint32_t>(t);
+    if (tenants_[t].options.trust_domain == spaces_[ns].trust_domain)
+      return static_cast<std::uint32_t>(t);
   }
   return static_cast<std::uint32_t>(tenants_.size() - 1);
 }
 
 /// Gives up segments of this tenant alone.
-std::uint64_t CacheImpl::evict_own(std::uint32_t tenant, Tier tier, std::uint64_t bytes, Instant now) {
+std::uint64_t CacheImpl::evict_own(std::uint32_t tenant,
+                                   Tier tier,
+                                   std::uint64_t bytes,
+                                   Instant now) {
   TenantEviction* const victims = tenant_victims_[index(tier)];
   if (victims == nullptr) return evict(tier, bytes, now);
   std::vector<bool> alone(tenants_.size(), false);
@@ -93,7 +101,8 @@ bool CacheImpl::make_quota_room(std::uint32_t tenant, Tier tier, std::uint64_t b
   const std::uint64_t quota = tenants_.at(tenant).options.quota;
   if (quota == UINT64_MAX) return true;
   const auto over = [&] {
-    const std::uint64_t would = tenants_[tenant].bytes[index(tier)] + tenants_[tenant].writing + bytes;
+    const std::uint64_t would =
+        tenants_[tenant].bytes[index(tier)] + tenants_[tenant].writing + bytes;
     return would > quota ? would - quota : 0;
   };
   if (over() > 0) {
@@ -114,9 +123,11 @@ void CacheImpl::enforce_quotas(Instant now) {
   for (std::uint32_t t = 0; t < tenants_.size(); ++t) {
     const std::uint64_t quota = tenants_[t].options.quota;
     if (quota == UINT64_MAX) continue;
-    // What it has only in memory cannot be given up: near its quota all of it goes to NVMe ahead of time.
+    // What it has only in memory cannot be given up: near its quota all of it goes to NVMe ahead of
+    // time.
     const std::size_t h = index(Tier::host);
-    if (tenant_victims_[h] != nullptr && present(Tier::nvme) && tenants_[t].bytes[h] > quota / 4 * 3) {
+    if (tenant_victims_[h] != nullptr && present(Tier::nvme) &&
+        tenants_[t].bytes[h] > quota / 4 * 3) {
       std::vector<bool> alone(tenants_.size(), false);
       alone[t] = true;
       tenant_victims_[h]->scope(alone);

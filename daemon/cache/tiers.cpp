@@ -18,7 +18,12 @@ Tier CacheImpl::below(Tier tier) const noexcept {
 }
 
 /// Space in a memory tier, giving up clean victims for it. All or nothing.
-bool CacheImpl::allocate(Tier tier, std::uint64_t bytes, bool contiguous, PageRuns& out, Instant now, double worth) {
+bool CacheImpl::allocate(Tier tier,
+                         std::uint64_t bytes,
+                         bool contiguous,
+                         PageRuns& out,
+                         Instant now,
+                         double worth) {
   Regions& space = space_of(tier);
   if (bytes > space.capacity()) return false;
   while (!space.allocate(bytes, contiguous, out)) {
@@ -28,21 +33,26 @@ bool CacheImpl::allocate(Tier tier, std::uint64_t bytes, bool contiguous, PageRu
   return true;
 }
 
-/// More is stored than the drives take, or they take nothing: then the least valuable of what waits to be written
-/// makes room. Refusing what comes would cost more: it is newer, and all that hangs on it is refused too.
-bool CacheImpl::writes_behind() const noexcept { return nvme_down_ || batches_.size() >= kBatchesMax; }
+/// More is stored than the drives take, or they take nothing: then the least valuable of what waits
+/// to be written makes room. Refusing what comes would cost more: it is newer, and all that hangs
+/// on it is refused too.
+bool CacheImpl::writes_behind() const noexcept {
+  return nvme_down_ || batches_.size() >= kBatchesMax;
+}
 
-/// What comes down from the device stays in the host tier while the device has it: given up to make room for the next
-/// copy, it would have to come down again.
+/// What comes down from the device stays in the host tier while the device has it: given up to make
+/// room for the next copy, it would have to come down again.
 bool CacheImpl::backs_device() const noexcept {
   return disks_.empty() && present(Tier::device) && options_.policy.demotion != Demotion::never;
 }
 
-/// Where the least valuable of what has no copy below must go, since nothing else would make room. Of the device: nothing
-/// is on its way down, and host memory has no room or will have none, for what fills it is what the device's state hangs on.
+/// Where the least valuable of what has no copy below must go, since nothing else would make room.
+/// Of the device: nothing is on its way down, and host memory has no room or will have none, for
+/// what fills it is what the device's state hangs on.
 bool CacheImpl::gives_up_unwritten(Tier tier) const noexcept {
   if (tier == Tier::host) return writes_behind();
-  return tier == Tier::device && (down_blocked_ || (backs_device() && moving_bytes_[index(Tier::device)] == 0));
+  return tier == Tier::device &&
+         (down_blocked_ || (backs_device() && moving_bytes_[index(Tier::device)] == 0));
 }
 
 std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now, double worth) {
@@ -57,7 +67,8 @@ std::uint64_t CacheImpl::evict(Tier tier, std::uint64_t bytes, Instant now, doub
       if (node == kNil && gives_up_unwritten(tier)) node = victims.best(Lane::dirty, now);
     }
     if (node == kNil || (worth < kAnyWorth && victims.best_value() >= worth)) break;
-    const std::uint64_t got = traits_.whole_nodes ? evict_whole(node, tier, now) : evict_node(node, tier, bytes - freed, now);
+    const std::uint64_t got = traits_.whole_nodes ? evict_whole(node, tier, now)
+                                                  : evict_node(node, tier, bytes - freed, now);
     freed += got;
     requeue(node);
     if (got == 0) {  // it would be chosen for ever
@@ -75,11 +86,12 @@ bool CacheImpl::droppable(ObjectIx o, Tier tier) const {
   }
   const Tier lower = below(tier);
   if (lower == Tier::none || options_.policy.demotion == Demotion::never) return true;
-  return residents_[o].not_worth_disk;  // from the device too: coming down would only be given up again
+  // from the device too: coming down would only be given up again
+  return residents_[o].not_worth_disk;
 }
 
-/// First what resumes there (checkpoints), then KV from the tail. Under `lru` a checkpoint goes only with
-/// its node's tail, as in the paper's baseline.
+/// First what resumes there (checkpoints), then KV from the tail. Under `lru` a checkpoint goes
+/// only with its node's tail, as in the paper's baseline.
 bool CacheImpl::next_victim(NodeIx ix, Tier tier, ObjectIx& victim) const {
   const Node& node = index_.node(ix);
   if (!node.alive || node.in_tier[index(tier)] == 0) return false;
@@ -89,10 +101,11 @@ bool CacheImpl::next_victim(NodeIx ix, Tier tier, ObjectIx& victim) const {
     const Object& object = index_.object(*it);
     if (kids > 0 && object.need != Need::end) return false;
     // Still being filled: what has been stored is held by what comes after it.
-    if (object.state == ObjectState::writing || object.state == ObjectState::committed) return false;
+    if (object.state == ObjectState::writing || object.state == ObjectState::committed)
+      return false;
     if (!object.in(tier)) continue;
-    // What lies in memory too is left on the drive: else it would be dirty again, and write-behind would go
-    // round in circles, each batch putting out what the one before it wrote.
+    // What lies in memory too is left on the drive: else it would be dirty again, and write-behind
+    // would go round in circles, each batch putting out what the one before it wrote.
     if (tier == Tier::nvme && (object.in(Tier::host) || object.in(Tier::device))) {
       if (object.need != Need::end) return false;
       continue;
@@ -102,7 +115,8 @@ bool CacheImpl::next_victim(NodeIx ix, Tier tier, ObjectIx& victim) const {
       if (object.need != Need::end) return false;
       continue;
     }
-    if (object.holds == 0 && object.state == ObjectState::visible && index_.may_leave(object, tier)) {
+    if (object.holds == 0 && object.state == ObjectState::visible &&
+        index_.may_leave(object, tier)) {
       const bool lost = object.tiers == 1U << index(tier) && droppable(*it, tier);
       if (traits_.learns && lost && carries_checkpoint_above(*it)) return false;
       victim = *it;
@@ -116,14 +130,17 @@ bool CacheImpl::next_victim(NodeIx ix, Tier tier, ObjectIx& victim) const {
 std::uint64_t CacheImpl::evict_node(NodeIx ix, Tier tier, std::uint64_t bytes, Instant now) {
   std::uint64_t freed = 0;
   ObjectIx victim = kNil;
-  while (freed < bytes && next_victim(ix, tier, victim) && (droppable(victim, tier) || gives_up_unwritten(tier))) {
+  while (freed < bytes && next_victim(ix, tier, victim) &&
+         (droppable(victim, tier) || gives_up_unwritten(tier))) {
     freed += index_.object(victim).bytes;
     Node& node = index_.node(ix);
     node.evicted_tier = tier;
     node.evicted_at = now;
     node.evicted_state = index_.object(victim).need == Need::end;
     ++counters_.evictions;
-    if (tier != Tier::nvme && gives_up_unwritten(tier) && index_.object(victim).tiers == 1U << index(tier)) ++counters_.dropped_unwritten;
+    if (tier != Tier::nvme && gives_up_unwritten(tier) &&
+        index_.object(victim).tiers == 1U << index(tier))
+      ++counters_.dropped_unwritten;
     drop_copy(victim, tier, Reason::capacity, now);
   }
   return freed;
@@ -184,7 +201,8 @@ std::vector<ObjectIx> CacheImpl::children_of(ObjectIx o) const {
   std::vector<ObjectIx> out;
   if (!parent.full) return out;
   // A child begins or ends within the next cell, in this node or in one below it.
-  const std::uint32_t reach = parent.end + spaces_[parent.space].spec.groups[parent.group].block_tokens;
+  const std::uint32_t reach =
+      parent.end + spaces_[parent.space].spec.groups[parent.group].block_tokens;
   boost::container::small_vector<NodeIx, 16> stack{parent.node};
   while (!stack.empty()) {
     const Node& node = index_.node(stack.back());
@@ -196,7 +214,8 @@ std::vector<ObjectIx> CacheImpl::children_of(ObjectIx o) const {
       if (std::find(parents.begin(), parents.end(), o) != parents.end()) out.push_back(ix);
     }
     if (node.end >= reach) continue;
-    for (NodeIx c = node.first_child; c != kNil; c = index_.node(c).next_sibling) stack.push_back(c);
+    for (NodeIx c = node.first_child; c != kNil; c = index_.node(c).next_sibling)
+      stack.push_back(c);
   }
   return out;
 }
@@ -228,10 +247,12 @@ void CacheImpl::kill(const std::vector<ObjectIx>& list, Reason reason, Instant n
       index_.object(o).state = ObjectState::dead;
     }
   }
-  for (ObjectIx o : order) bury(o, reason, now);
+  for (ObjectIx o : order)
+    bury(o, reason, now);
 }
 
-/// Removes a dead object when nothing holds it or hangs on it; then its parents, if they are dead too.
+/// Removes a dead object when nothing holds it or hangs on it; then its parents, if they are dead
+/// too.
 void CacheImpl::bury(ObjectIx o, Reason reason, Instant now) {
   std::vector<ObjectIx> list{o};
   while (!list.empty()) {
@@ -239,7 +260,10 @@ void CacheImpl::bury(ObjectIx o, Reason reason, Instant now) {
     list.pop_back();
     const Object& object = index_.object(ix);
     if (object.state != ObjectState::dead || object.holds > 0) continue;
-    if (std::any_of(object.dependents.begin(), object.dependents.end(), [](std::uint32_t n) { return n != 0; })) continue;
+    if (std::any_of(object.dependents.begin(), object.dependents.end(), [](std::uint32_t n) {
+          return n != 0;
+        }))
+      continue;
     for (ObjectIx parent : object.parents) {
       if (parent != kNil) list.push_back(parent);
     }
@@ -256,7 +280,8 @@ void CacheImpl::hold(ObjectIx o, Instant now) {
     if (object.in(t)) held_bytes_[t] += object.bytes;
   }
   // The tail of a node speaks for it; a held object in the middle changes nothing.
-  if (index_.node(object.node).objects.back() == o || object.need == Need::end) requeue(object.node);
+  if (index_.node(object.node).objects.back() == o || object.need == Need::end)
+    requeue(object.node);
 }
 
 void CacheImpl::unhold(ObjectIx o, Instant now) {
@@ -294,15 +319,16 @@ SegmentTerms CacheImpl::terms(NodeIx ix, Tier tier) const {
   const std::size_t t = index(tier);
   bool lower = t + 1 < kTiers;
   for (std::size_t below_t = t + 1; below_t < kTiers && lower; ++below_t) {
-    lower = node.state_bytes[below_t] >= node.state_bytes[t] && node.kv_bytes[below_t] >= node.kv_bytes[t];
+    lower = node.state_bytes[below_t] >= node.state_bytes[t] &&
+            node.kv_bytes[below_t] >= node.kv_bytes[t];
     if (lower) break;
     lower = below_t + 1 < kTiers;
   }
   return segment_terms(index_, ix, tier, lower, space.spec.cost, space.has_end, space.speeds);
 }
 
-/// What the policies know of a node is out of date: they are told before they are next asked for a victim. A
-/// request changes a node hundreds of times, and a victim is chosen between few of these.
+/// What the policies know of a node is out of date: they are told before they are next asked for a
+/// victim. A request changes a node hundreds of times, and a victim is chosen between few of these.
 void CacheImpl::requeue(NodeIx ix) {
   Node& node = index_.node(ix);
   if (node.stale) return;
@@ -336,12 +362,19 @@ void CacheImpl::tell_policies(NodeIx ix, Instant now) {
       victims.erase(ix);
       continue;
     }
-    const Lane lane = held || tier == Tier::nvme || droppable(victim, tier) ? Lane::clean : Lane::dirty;
+    const Lane lane =
+        held || tier == Tier::nvme || droppable(victim, tier) ? Lane::clean : Lane::dirty;
     double efficiency = 0;
     if (traits_.terms == PolicyTraits::Terms::seconds) efficiency = terms(ix, tier).efficiency();
-    if (traits_.terms == PolicyTraits::Terms::paper) efficiency = paper_efficiency(index_, ix, tier, spaces_[node.space].spec, spaces_[node.space].has_end);
+    if (traits_.terms == PolicyTraits::Terms::paper)
+      efficiency =
+          paper_efficiency(index_, ix, tier, spaces_[node.space].spec, spaces_[node.space].has_end);
     const std::uint64_t bytes = node.kv_bytes[index(tier)] + node.state_bytes[index(tier)];
-    Candidate candidate{.node = ix, .lane = lane, .efficiency = efficiency, .bytes = bytes, .last_use = node.last_use};
+    Candidate candidate{.node = ix,
+                        .lane = lane,
+                        .efficiency = efficiency,
+                        .bytes = bytes,
+                        .last_use = node.last_use};
     candidate.used = node.used;
     candidate.hits = node.hits;
     candidate.held = held;
@@ -356,7 +389,8 @@ void CacheImpl::submit_deletes(Instant now) {
   CatalogBatch batch;
   batch.deletes = deleting_.rows;
   batch.drop_namespaces = deleting_.dropped;
-  for (const NamespaceIx ns : deleting_.renewed) batch.namespaces.push_back(row_of_space(ns, now));
+  for (const NamespaceIx ns : deleting_.renewed)
+    batch.namespaces.push_back(row_of_space(ns, now));
   const std::uint64_t number = next_batch_++;
   delete_batches_[number] = std::move(deleting_);
   deleting_ = DeleteBatch{};

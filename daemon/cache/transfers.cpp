@@ -1,6 +1,5 @@
-#include "daemon/cache/cache_impl.hpp"
-
 #include "base/log.hpp"
+#include "daemon/cache/cache_impl.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -8,14 +7,19 @@
 namespace statecached {
 
 /// Walks two lists of page runs of the same total length side by side: (disk, memory) pieces.
-void CacheImpl::zip(const PageRuns& disk, const PageRuns& memory, std::uint32_t arena, std::vector<DiskPiece>& out) {
+void CacheImpl::zip(const PageRuns& disk,
+                    const PageRuns& memory,
+                    std::uint32_t arena,
+                    std::vector<DiskPiece>& out) {
   std::size_t i = 0;
   std::size_t j = 0;
   std::uint32_t used_i = 0;
   std::uint32_t used_j = 0;
   while (i < disk.size() && j < memory.size()) {
     const std::uint32_t n = std::min(disk[i].count - used_i, memory[j].count - used_j);
-    out.push_back({(std::uint64_t{disk[i].at} + used_i) * kPage, {arena, (std::uint64_t{memory[j].at} + used_j) * kPage}, n * kPage});
+    out.push_back({(std::uint64_t{disk[i].at} + used_i) * kPage,
+                   {arena, (std::uint64_t{memory[j].at} + used_j) * kPage},
+                   n * kPage});
     used_i += n;
     used_j += n;
     if (used_i == disk[i].count) {
@@ -36,7 +40,11 @@ std::uint64_t CacheImpl::add_job(Job job) {
 }
 
 /// The runs of one shard: `bytes` from shard * padded on, of an object's runs.
-std::vector<MemoryRun> CacheImpl::shard_runs(const PageRuns& runs, std::uint32_t arena, std::uint16_t shard, std::uint64_t padded, std::uint64_t bytes) const {
+std::vector<MemoryRun> CacheImpl::shard_runs(const PageRuns& runs,
+                                             std::uint32_t arena,
+                                             std::uint16_t shard,
+                                             std::uint64_t padded,
+                                             std::uint64_t bytes) const {
   std::vector<MemoryRun> out;
   std::uint64_t skip = padded * shard;
   for (const PageRun& run : runs) {
@@ -55,7 +63,11 @@ std::vector<MemoryRun> CacheImpl::shard_runs(const PageRuns& runs, std::uint32_t
   return out;
 }
 
-void CacheImpl::submit_sums(ObjectIx o, JobKind kind, std::uint64_t batch, const PageRuns& runs, std::uint32_t arena) {
+void CacheImpl::submit_sums(ObjectIx o,
+                            JobKind kind,
+                            std::uint64_t batch,
+                            const PageRuns& runs,
+                            std::uint32_t arena) {
   const Resident& resident = residents_[o];
   const std::uint64_t padded = round_up(resident.payload, kPage);
   for (std::uint16_t shard = 0; shard < resident.shards; ++shard) {
@@ -76,141 +88,36 @@ void CacheImpl::submit_sums(ObjectIx o, JobKind kind, std::uint64_t batch, const
   }
 }
 
-// ---- loads ------------------------------------------------------------------------------------------
-
-void CacheImpl::start_loads(Ticket& ticket, const std::vector<ObjectIx>& objects, Instant now) {
-  for (ObjectIx o : objects) hold(o, now);  // the load's own
-  counters_.loads += objects.size();
-  read_objects(objects, ticket.read_class, ticket.deadline, now);
-}
-
-void CacheImpl::read_objects(const std::vector<ObjectIx>& objects, DiskClass klass, Instant deadline, Instant now) {
-  std::vector<ObjectIx> order = objects;
-  std::sort(order.begin(), order.end(), [&](ObjectIx a, ObjectIx b) {
-    const Resident& x = residents_[a];
-    const Resident& y = residents_[b];
-    return std::pair{x.path, x.disk.front().at} < std::pair{y.path, y.disk.front().at};
-  });
-  DiskOp op;
-  Job job;
-  std::uint16_t path = 0;
-  const auto send = [&] {
-    if (op.pieces.empty()) return;
-    op.kind = DiskKind::read;
-    op.klass = klass;
-    op.deadline = deadline;
-    job.kind = JobKind::load_read;
-    job.started = now;
-    job.path = path;
-    job.klass = op.klass;
-    job.deadline = op.deadline;
-    op.tag = add_job(std::move(job));
-    disk_backlog_[path].push_back(std::move(op));
-    op = DiskOp{};
-    job = Job{};
-  };
-  std::vector<DiskPiece> pieces;
-  for (ObjectIx o : order) {
-    Resident& resident = residents_[o];
-    if (resident.path != path) send();
-    path = resident.path;
-    pieces.clear();
-    zip(resident.disk, resident.runs[index(Tier::host)], kHostArena, pieces);
-    for (DiskPiece& piece : pieces) {
-      while (piece.bytes > 0) {
-        DiskPiece part = piece;
-        part.bytes = std::min(part.bytes, kDiskOpBytes);
-        piece.disk_offset += part.bytes;
-        piece.memory.offset += part.bytes;
-        piece.bytes -= part.bytes;
-        op.pieces.push_back(part);
-        job.bytes += part.bytes;
-        if (job.objects.empty() || job.objects.back() != o) {
-          job.objects.push_back(o);
-          ++loads_[o].parts;
-        }
-        if (job.bytes >= kDiskOpBytes) send();
-      }
-    }
-  }
-  send();
-}
-
-void CacheImpl::load_part_done(ObjectIx o, bool ok, Reason reason, Instant now) {
-  LoadState& load = loads_.at(o);
-  if (!ok) {
-    load.failed = true;
-    load.reason = reason;
-  }
-  if (--load.parts > 0) return;
-  loaded(o, now);
-}
-
-/// Everything of it was read and checked, or something went wrong.
-void CacheImpl::loaded(ObjectIx o, Instant now) {
-  LoadState load = std::move(loads_.at(o));
-  loads_.erase(o);
-  loading_bytes_ -= index_.object(o).bytes;
-  Resident& resident = residents_[o];
-  if (load.failed) {
-    ++counters_.load_failures;
-    log::warn("an object of group {} ({}..{}) on NVMe is lost: {}; dropped, with what hangs on it", index_.object(o).group,
-              index_.object(o).first, index_.object(o).end, to_string(load.reason));
-    host_.free(resident.runs[index(Tier::host)]);
-    resident.runs[index(Tier::host)].clear();
-    forget_below(o, load.reason, now);
-  } else {
-    counters_.bytes_promoted[index(Tier::host)] += index_.object(o).bytes;
-    counters_.nvme_bytes_read += index_.object(o).bytes;
-    resident.prefetched = true;
-    entered(o, Tier::host, now);
-    event(EventKind::promoted, Reason::none, Tier::host, o);
-  }
-  unhold(o, now);
-  for (const TicketName& name : load.waiters) {
-    Ticket* ticket = find_ticket(name);
-    if (ticket == nullptr) continue;
-    if (load.failed) {
-      plan(*ticket, ticket->at_most, false, true, now);
-    } else if (--ticket->loading > 0) {
-      continue;
-    } else {
-      const Nanos took = now - ticket->loading_since;
-      if (ticket->predicted.count() > 0) wait_error_.record(static_cast<std::uint64_t>(took * 1000 / ticket->predicted));
-      if (options_.measure_speeds) load_time_.add(ticket->waits_for, seconds(took));
-      ++ticket->answer.version;
-      ticket->answer.state = TicketState::ready;
-      ticket->answer.usable = std::max(ticket->answer.usable, ticket->chosen);
-      if (ticket->want_lease) make_lease(*ticket, now);
-    }
-    if (listener_ == nullptr) continue;
-    listener_->on_answer(name);
-    if (ticket->lease) listener_->on_leased(name);
-  }
-}
-
-// ---- write-behind -----------------------------------------------------------------------------------
+// ---- write-behind ------------------------------------------------------------------------------
 
 bool CacheImpl::on_disk_or_coming(ObjectIx o) const {
-  return index_.object(o).in(Tier::nvme) || (residents_[o].writing_behind && residents_[o].number != 0);
+  return index_.object(o).in(Tier::nvme) ||
+         (residents_[o].writing_behind && residents_[o].number != 0);
 }
 
 /// What must be written so that everything down to this node can lie on NVMe, parents first.
 std::vector<ObjectIx> CacheImpl::dirty_path(NodeIx ix) const {
   std::vector<NodeIx> path;
-  for (NodeIx n = ix; n != kNil; n = index_.node(n).parent) path.push_back(n);
+  for (NodeIx n = ix; n != kNil; n = index_.node(n).parent)
+    path.push_back(n);
   std::vector<ObjectIx> out;
   std::unordered_set<ObjectIx> taken;
-  const auto follows = [&](ObjectIx p) { return p == kNil || index_.object(p).in(Tier::nvme) || residents_[p].writing_behind || taken.contains(p); };
+  const auto follows = [&](ObjectIx p) {
+    return p == kNil || index_.object(p).in(Tier::nvme) || residents_[p].writing_behind ||
+           taken.contains(p);
+  };
   std::uint64_t bytes = 0;
   for (auto n = path.rbegin(); n != path.rend(); ++n) {
     const bool last = *n == ix;
     for (ObjectIx o : index_.node(*n).objects) {
       const Object& object = index_.object(o);
-      // Of the ancestors only what something hangs on: their checkpoints go when their own turn comes.
-      if (object.state != ObjectState::visible || !object.in(Tier::host) || object.in(Tier::nvme)) continue;
+      // Of the ancestors only what something hangs on: their checkpoints go when their own turn
+      // comes.
+      if (object.state != ObjectState::visible || !object.in(Tier::host) || object.in(Tier::nvme))
+        continue;
       if (residents_[o].writing_behind || (!last && !object.full)) continue;
-      if (!std::all_of(object.parents.begin(), object.parents.end(), follows)) continue;  // still on the device
+      // still on the device
+      if (!std::all_of(object.parents.begin(), object.parents.end(), follows)) continue;
       taken.insert(o);
       out.push_back(o);
       bytes += object.bytes;
@@ -228,12 +135,13 @@ std::uint64_t CacheImpl::disk_available() const {
   return sum;
 }
 
-/// Keeps a sixteenth of the drives free or being freed, so that write-behind need not wait for a delete to
-/// become durable.
+/// Keeps a sixteenth of the drives free or being freed, so that write-behind need not wait for a
+/// delete to become durable.
 void CacheImpl::make_disk_room(Instant now) {
   if (disks_.empty() || recovery_ != nullptr) return;
   std::uint64_t capacity = 0;
-  for (std::size_t d = 0; d < disks_.size(); ++d) capacity += health_[d] == DiskHealth::good ? disks_[d].capacity() : 0;
+  for (std::size_t d = 0; d < disks_.size(); ++d)
+    capacity += health_[d] == DiskHealth::good ? disks_[d].capacity() : 0;
   const std::uint64_t target = std::min<std::uint64_t>(capacity / 16, 4 * kGiB);
   const std::uint64_t coming = disk_available() + freeing_bytes_;
   if (coming < target) evict(Tier::nvme, target - coming, now);
@@ -241,7 +149,8 @@ void CacheImpl::make_disk_room(Instant now) {
 
 bool CacheImpl::start_batch(std::vector<ObjectIx> objects, Instant now) {
   std::uint64_t total = 0;
-  for (ObjectIx o : objects) total += index_.object(o).bytes;
+  for (ObjectIx o : objects)
+    total += index_.object(o).bytes;
   std::uint16_t path = UINT16_MAX;
   for (std::uint16_t d = 0; d < disks_.size(); ++d) {
     if (!writable(d, now)) continue;
@@ -284,13 +193,15 @@ bool CacheImpl::start_batch(std::vector<ObjectIx> objects, Instant now) {
       if (parent != kNil) hold(parent, now);
     }
   }
-  for (ObjectIx o : objects) requeue(index_.object(o).node);
+  for (ObjectIx o : objects)
+    requeue(index_.object(o).node);
   batch.objects = std::move(objects);
   for (ObjectIx o : batch.objects) {
     if (!residents_[o].sums.empty()) continue;
     residents_[o].sums.resize(residents_[o].shards);
     batch.parts += residents_[o].shards;
-    submit_sums(o, JobKind::batch_sum, batch.number, residents_[o].runs[index(Tier::host)], kHostArena);
+    submit_sums(
+        o, JobKind::batch_sum, batch.number, residents_[o].runs[index(Tier::host)], kHostArena);
   }
   // The checksums are wanted for the rows: taking them costs no time beside the writes.
   batch_data(batch, now);
@@ -335,7 +246,8 @@ void CacheImpl::batch_data(WriteBatch& batch, Instant now) {
 }
 
 void CacheImpl::batch_part_done(std::uint64_t number, bool ok, Reason reason, Instant now) {
-  const auto it = std::find_if(batches_.begin(), batches_.end(), [&](const WriteBatch& b) { return b.number == number; });
+  const auto it = std::find_if(
+      batches_.begin(), batches_.end(), [&](const WriteBatch& b) { return b.number == number; });
   SC_ASSERT(it != batches_.end());
   WriteBatch& batch = *it;
   if (!ok) {
@@ -394,7 +306,9 @@ bool CacheImpl::rows_of(WriteBatch& batch, CatalogBatch& rows, Instant now) {
   for (ObjectIx o : batch.objects) {
     const Object& object = index_.object(o);
     Resident& resident = residents_[o];
-    const bool parents = std::all_of(object.parents.begin(), object.parents.end(), [&](ObjectIx p) { return p == kNil || on_disk_or_coming(p); });
+    const bool parents = std::all_of(object.parents.begin(), object.parents.end(), [&](ObjectIx p) {
+      return p == kNil || on_disk_or_coming(p);
+    });
     if (!parents || object.state != ObjectState::visible) {
       abandon_write(o, now);
       continue;
@@ -409,7 +323,8 @@ bool CacheImpl::rows_of(WriteBatch& batch, CatalogBatch& rows, Instant now) {
     for (auto& [domain, info] : space.domains) {
       if (info.number != resident.domain || info.durable) continue;
       const std::pair<NamespaceIx, std::uint32_t> entry{object.space, info.number};
-      if (std::find(batch.domains.begin(), batch.domains.end(), entry) != batch.domains.end()) continue;
+      if (std::find(batch.domains.begin(), batch.domains.end(), entry) != batch.domains.end())
+        continue;
       rows.domains.push_back({object.space + 1, info.number, domain});
       batch.domains.push_back(entry);
       break;
@@ -433,7 +348,8 @@ bool CacheImpl::rows_of(WriteBatch& batch, CatalogBatch& rows, Instant now) {
       symbols_row(object, row);
     }
     row.payload_bytes = resident.payload;
-    for (const PageRun& run : resident.disk) row.extents.push_back({resident.path, to_extent(run)});
+    for (const PageRun& run : resident.disk)
+      row.extents.push_back({resident.path, to_extent(run)});
     row.checksums.assign(resident.sums.begin(), resident.sums.end());
     row.hits = resident.hits;
     row.last_used = wall(index_.node(object.node).last_use);
@@ -445,7 +361,8 @@ bool CacheImpl::rows_of(WriteBatch& batch, CatalogBatch& rows, Instant now) {
   return !batch.objects.empty();
 }
 
-/// It stays in memory, dirty as before; what space it still has on the drive was never named by a row.
+/// It stays in memory, dirty as before; what space it still has on the drive was never named by a
+/// row.
 void CacheImpl::abandon_write(ObjectIx o, Instant now) {
   Resident& resident = residents_[o];
   if (!resident.disk.empty()) disks_[resident.path].free(resident.disk);
@@ -460,8 +377,8 @@ void CacheImpl::abandon_write(ObjectIx o, Instant now) {
   }
 }
 
-/// Its row is deleted; its space on the drive is free when that is durable, not before: a start would
-/// find two rows for one place and could take the wrong one (design.md 5).
+/// Its row is deleted; its space on the drive is free when that is durable, not before: a start
+/// would find two rows for one place and could take the wrong one (design.md 5).
 void CacheImpl::forget_row(ObjectIx o) {
   Resident& resident = residents_[o];
   freeing_bytes_ += bytes_of(resident.disk);
@@ -477,14 +394,16 @@ NamespaceRow CacheImpl::row_of_space(NamespaceIx ns, Instant now) const {
 }
 
 bool CacheImpl::writable(std::uint16_t path, Instant now) const {
-  return health_[path] == DiskHealth::good && !disk_setbacks_[path].waits(now) && disks_[path].capacity() > 0;
+  return health_[path] == DiskHealth::good && !disk_setbacks_[path].waits(now) &&
+         disks_[path].capacity() > 0;
 }
 
-/// After a sync that failed nobody knows which of the writes before it arrived, and the next sync does
-/// not tell: everything of that drive that no sync has covered is written again.
+/// After a sync that failed nobody knows which of the writes before it arrived, and the next sync
+/// does not tell: everything of that drive that no sync has covered is written again.
 void CacheImpl::fail_unsynced(std::uint16_t path, std::uint64_t but) {
   for (WriteBatch& batch : batches_) {
-    const bool unsynced = batch.phase == WriteBatch::Phase::data || batch.phase == WriteBatch::Phase::sync;
+    const bool unsynced =
+        batch.phase == WriteBatch::Phase::data || batch.phase == WriteBatch::Phase::sync;
     if (batch.path != path || batch.number == but || !unsynced) continue;
     batch.failed = true;
     batch.reason = Reason::io_error;
@@ -501,14 +420,18 @@ void CacheImpl::finish_batch(WriteBatch& batch, bool ok, Instant now) {
     }
     return;
   }
-  for (const auto& [ns, generation] : batch.spaces) spaces_[ns].durable = spaces_[ns].durable || spaces_[ns].generation == generation;
+  for (const auto& [ns, generation] : batch.spaces)
+    spaces_[ns].durable = spaces_[ns].durable || spaces_[ns].generation == generation;
   for (const auto& [ns, number] : batch.domains) {
-    for (auto& [domain, info] : spaces_[ns].domains) info.durable = info.durable || info.number == number;
+    for (auto& [domain, info] : spaces_[ns].domains)
+      info.durable = info.durable || info.number == number;
   }
   for (ObjectIx o : batch.objects) {
     const Object& object = index_.object(o);
     Resident& resident = residents_[o];
-    const bool closed = std::all_of(object.parents.begin(), object.parents.end(), [&](ObjectIx p) { return p == kNil || index_.object(p).in(Tier::nvme); });
+    const bool closed = std::all_of(object.parents.begin(), object.parents.end(), [&](ObjectIx p) {
+      return p == kNil || index_.object(p).in(Tier::nvme);
+    });
     if (!closed) {  // an earlier batch's rows failed after this one's were sent
       forget_row(o);
       abandon_write(o, now);
@@ -533,11 +456,13 @@ void CacheImpl::write_behind(Instant now) {
   if (nvme_waits_ || reading_catalog()) return;
   // What failed is tried with little: what is being written cannot be given up meanwhile.
   const std::size_t batches_most = nvme_down_ ? 1 : kBatchesMax;
-  const std::uint64_t bytes_most = std::min(nvme_down_ ? kDiskOpBytes : kBatchBytes, batch_bytes(now));
+  const std::uint64_t bytes_most =
+      std::min(nvme_down_ ? kDiskOpBytes : kBatchBytes, batch_bytes(now));
   const bool through = options_.policy.nvme_write == NvmeWrite::through;
-  // What can be given up at once: free, or a tail that is backed, or about to be. Backed ancestors do not count:
-  // they cannot go before what hangs on them.
-  const auto wanted = static_cast<std::uint64_t>(options_.policy.clean_share * static_cast<double>(host_.capacity()));
+  // What can be given up at once: free, or a tail that is backed, or about to be. Backed ancestors
+  // do not count: they cannot go before what hangs on them.
+  const auto wanted = static_cast<std::uint64_t>(options_.policy.clean_share *
+                                                 static_cast<double>(host_.capacity()));
   const std::size_t h = index(Tier::host);
   std::vector<NodeIx> taken;  // out of the queue while this turn lasts
   std::uint64_t held_back = 0;
@@ -546,7 +471,8 @@ void CacheImpl::write_behind(Instant now) {
     std::uint64_t bytes = 0;
     settle_queues(now);
     while (bytes < bytes_most) {
-      const std::uint64_t ready = host_.available() + victims_[h]->bytes(Lane::clean) + moving_bytes_[h] + bytes + held_back;
+      const std::uint64_t ready = host_.available() + victims_[h]->bytes(Lane::clean) +
+                                  moving_bytes_[h] + bytes + held_back;
       if (ready >= wanted && !through) break;
       const NodeIx node = victims_[h]->best(Lane::dirty, now);
       if (node == kNil) break;
@@ -554,40 +480,53 @@ void CacheImpl::write_behind(Instant now) {
       victims_[h]->erase(node);
       taken.push_back(node);
       if (path.empty()) continue;
-      const SegmentTerms value = segment_terms(index_, node, Tier::host, false, spaces_[index_.node(node).space].spec.cost,
-                                               spaces_[index_.node(node).space].has_end, spaces_[index_.node(node).space].speeds);
-      const double load = value.bytes_freed / spaces_[index_.node(node).space].speeds.load[index(Tier::nvme)];
+      const SegmentTerms value = segment_terms(index_,
+                                               node,
+                                               Tier::host,
+                                               false,
+                                               spaces_[index_.node(node).space].spec.cost,
+                                               spaces_[index_.node(node).space].has_end,
+                                               spaces_[index_.node(node).space].speeds);
+      const double load =
+          value.bytes_freed / spaces_[index_.node(node).space].speeds.load[index(Tier::nvme)];
       if (options_.policy.demotion == Demotion::priced && value.seconds_saved <= load) {
-        for (ObjectIx o : index_.node(node).objects) residents_[o].not_worth_disk = true;
+        for (ObjectIx o : index_.node(node).objects)
+          residents_[o].not_worth_disk = true;
         priced_out_ = true;
         continue;
       }
-      if (!budget_allows(path, bytes, (value.seconds_saved - load) / std::max(value.bytes_freed, 1.0), now)) {
+      if (!budget_allows(
+              path, bytes, (value.seconds_saved - load) / std::max(value.bytes_freed, 1.0), now)) {
         if (!objects.empty() || ready >= wanted) break;
         held_back += hold_back(node);
         continue;
       }
       for (ObjectIx o : path) {
-        residents_[o].writing_behind = true;  // so that the next node of this path does not take it again
+        // so that the next node of this path does not take it again
+        residents_[o].writing_behind = true;
         objects.push_back(o);
         bytes += index_.object(o).bytes;
       }
     }
     if (objects.empty()) break;
     if (!start_batch(objects, now)) {
-      for (ObjectIx o : objects) residents_[o].writing_behind = false;
+      for (ObjectIx o : objects)
+        residents_[o].writing_behind = false;
       break;
     }
   }
-  for (NodeIx node : taken) requeue(node);
+  for (NodeIx node : taken)
+    requeue(node);
 }
 
-// ---- device to host ---------------------------------------------------------------------------------
+// ---- device to host ----------------------------------------------------------------------------
 
 void CacheImpl::copy_down(Instant now) {
-  if (!present(Tier::device) || !present(Tier::host) || options_.policy.demotion == Demotion::never) return;
+  if (!present(Tier::device) || !present(Tier::host) || options_.policy.demotion == Demotion::never)
+    return;
   const std::size_t d = index(Tier::device);
-  const auto wanted = static_cast<std::uint64_t>(options_.policy.clean_share * static_cast<double>(device_.capacity()));
+  const auto wanted = static_cast<std::uint64_t>(options_.policy.clean_share *
+                                                 static_cast<double>(device_.capacity()));
   down_blocked_ = false;
   settle_queues(now);
   while (device_.available() + victims_[d]->bytes(Lane::clean) + moving_bytes_[d] < wanted) {
@@ -601,8 +540,11 @@ void CacheImpl::copy_down(Instant now) {
     }
     for (ObjectIx o : objects) {
       Object& object = index_.object(o);
-      if (object.state != ObjectState::visible || object.tiers != 1U << d || residents_[o].copying_down) continue;
-      // Priced out, but the tail is not, and would come down in vain without the KV that it hangs on.
+      if (object.state != ObjectState::visible || object.tiers != 1U << d ||
+          residents_[o].copying_down)
+        continue;
+      // Priced out, but the tail is not, and would come down in vain without the KV that it hangs
+      // on.
       if (residents_[o].not_worth_disk && !object.full) continue;
       if (!copy_to_host(o, now)) break;
       started += object.bytes;
@@ -616,7 +558,7 @@ void CacheImpl::copy_down(Instant now) {
   }
 }
 
-// ---- completions ------------------------------------------------------------------------------------
+// ---- completions -------------------------------------------------------------------------------
 
 void CacheImpl::on_disk(const DiskDone& done, Instant now) {
   const auto it = jobs_.find(done.tag);
@@ -632,7 +574,9 @@ void CacheImpl::on_disk(const DiskDone& done, Instant now) {
   }
   if (job.kind != JobKind::load_read) {
     const Reason reason = done.os_error == ENOSPC ? Reason::capacity : Reason::io_error;
-    const auto batch = std::find_if(batches_.begin(), batches_.end(), [&](const WriteBatch& b) { return b.number == job.batch; });
+    const auto batch = std::find_if(batches_.begin(), batches_.end(), [&](const WriteBatch& b) {
+      return b.number == job.batch;
+    });
     SC_ASSERT(batch != batches_.end());
     Setback& setback = disk_setbacks_[batch->path];
     if (ok && job.kind == JobKind::batch_sync) setback.worked();
@@ -643,10 +587,12 @@ void CacheImpl::on_disk(const DiskDone& done, Instant now) {
   }
   if (ok && options_.measure_speeds && now > job.started && job.bytes >= kDiskOpBytes / 4) {
     const double rate = static_cast<double>(job.bytes) / seconds(now - job.started);
-    // The mean of the first 64 reads, then of about as many of late: what was configured may be far off.
+    // The mean of the first 64 reads, then of about as many of late: what was configured may be far
+    // off.
     reads_measured_ = std::min<std::uint32_t>(reads_measured_ + 1, 64);
     nvme_rate_ += (rate - nvme_rate_) / reads_measured_;
-    for (SpaceInfo& space : spaces_) space.speeds.load[index(Tier::nvme)] = nvme_rate_;
+    for (SpaceInfo& space : spaces_)
+      space.speeds.load[index(Tier::nvme)] = nvme_rate_;
   }
   for (ObjectIx o : job.objects) {
     LoadState& load = loads_.at(o);
@@ -704,15 +650,22 @@ void CacheImpl::on_copy(const CopyDone& done, Instant now) {
       unhold(o, now);
       return;
     }
-    case JobKind::stage: staged(done, now); return;
-    case JobKind::keep_sum: kept_sum(job, done, now); return;
-    case JobKind::adopt_verify: adopt_part(job, done.ok, now); return;
+    case JobKind::stage:
+      staged(done, now);
+      return;
+    case JobKind::keep_sum:
+      kept_sum(job, done, now);
+      return;
+    case JobKind::adopt_verify:
+      adopt_part(job, done.ok, now);
+      return;
     case JobKind::load_read:
     case JobKind::batch_data:
     case JobKind::batch_sync:
     case JobKind::batch_rows:
     case JobKind::rows_deleted:
-    case JobKind::verify_read: SC_ASSERT(false);
+    case JobKind::verify_read:
+      SC_ASSERT(false);
   }
 }
 
@@ -728,22 +681,25 @@ void CacheImpl::on_catalog(const CatalogDone& done, Instant now) {
     ++counters_.catalog_errors;
     if (!catalog_setback_.waits(now)) {
       catalog_setback_.refused(now);
-      log::error("the catalog refused a batch: {}. Nothing is written to NVMe for {:.1f} s", done.error, seconds(catalog_setback_.pause));
+      log::error("the catalog refused a batch: {}. Nothing is written to NVMe for {:.1f} s",
+                 done.error,
+                 seconds(catalog_setback_.pause));
     }
   }
   if (job.kind == JobKind::rows_deleted) {
     deleted(job.batch, done.ok);
     return;
   }
-  const auto batch = std::find_if(batches_.begin(), batches_.end(), [&](const WriteBatch& b) { return b.number == job.batch; });
+  const auto batch = std::find_if(
+      batches_.begin(), batches_.end(), [&](const WriteBatch& b) { return b.number == job.batch; });
   SC_ASSERT(batch != batches_.end());
   if (!done.ok) batch->reason = Reason::io_error;
   finish_batch(*batch, done.ok, now);
   batches_.erase(batch);
 }
 
-/// A row that may still be there names its extents: those are not reused (design.md 5), and its delete
-/// is asked for again.
+/// A row that may still be there names its extents: those are not reused (design.md 5), and its
+/// delete is asked for again.
 void CacheImpl::deleted(std::uint64_t number, bool ok) {
   DeleteBatch batch = std::move(delete_batches_.at(number));
   delete_batches_.erase(number);
@@ -754,7 +710,9 @@ void CacheImpl::deleted(std::uint64_t number, bool ok) {
     }
     return;
   }
-  const auto back = [](auto& to, auto& from) { to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end())); };
+  const auto back = [](auto& to, auto& from) {
+    to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
+  };
   back(deleting_.runs, batch.runs);
   back(deleting_.rows, batch.rows);
   back(deleting_.dropped, batch.dropped);
@@ -766,17 +724,20 @@ std::size_t CacheImpl::poll(Instant now) {
   for (Disk* disk : seams_.disks) {
     disk_done_.clear();
     count += disk->poll(disk_done_);
-    for (const DiskDone& done : disk_done_) on_disk(done, now);
+    for (const DiskDone& done : disk_done_)
+      on_disk(done, now);
   }
   if (seams_.copier != nullptr) {
     copy_done_.clear();
     count += seams_.copier->poll(copy_done_);
-    for (const CopyDone& done : copy_done_) on_copy(done, now);
+    for (const CopyDone& done : copy_done_)
+      on_copy(done, now);
   }
   if (seams_.catalog != nullptr) {
     catalog_done_.clear();
     count += seams_.catalog->poll(catalog_done_);
-    for (const CatalogDone& done : catalog_done_) on_catalog(done, now);
+    for (const CatalogDone& done : catalog_done_)
+      on_catalog(done, now);
   }
   return count;
 }
@@ -784,10 +745,13 @@ std::size_t CacheImpl::poll(Instant now) {
 /// Hands over what waits for room in a seam's queue.
 void CacheImpl::pump() {
   for (std::size_t d = 0; d < disk_backlog_.size(); ++d) {
-    while (!disk_backlog_[d].empty() && seams_.disks[d]->submit(disk_backlog_[d].front())) disk_backlog_[d].pop_front();
+    while (!disk_backlog_[d].empty() && seams_.disks[d]->submit(disk_backlog_[d].front()))
+      disk_backlog_[d].pop_front();
   }
-  while (!copy_backlog_.empty() && seams_.copier->submit(copy_backlog_.front())) copy_backlog_.pop_front();
-  while (!catalog_backlog_.empty() && seams_.catalog->submit(catalog_backlog_.front())) catalog_backlog_.pop_front();
+  while (!copy_backlog_.empty() && seams_.copier->submit(copy_backlog_.front()))
+    copy_backlog_.pop_front();
+  while (!catalog_backlog_.empty() && seams_.catalog->submit(catalog_backlog_.front()))
+    catalog_backlog_.pop_front();
 }
 
 std::size_t CacheImpl::step(Instant now) {
@@ -826,6 +790,8 @@ std::size_t CacheImpl::step(Instant now) {
   return count + sweep_work_;
 }
 
-bool CacheImpl::busy() const noexcept { return !jobs_.empty(); }
+bool CacheImpl::busy() const noexcept {
+  return !jobs_.empty();
+}
 
 }  // namespace statecached

@@ -9,7 +9,7 @@ namespace {
 constexpr double kDay = 86'400;
 constexpr double kReserve = 0.125;  ///< of the burst
 constexpr double kSmoothing = 1.0 / 64;
-constexpr double kMemory = 30;  ///< seconds of offers that count
+constexpr double kMemory = 30;       ///< seconds of offers that count
 constexpr double kPriceStep = 0.05;  ///< of the mean value
 
 }  // namespace
@@ -44,8 +44,8 @@ void WriteBudget::refill(Instant now) noexcept {
 
 std::uint64_t WriteBudget::room(Instant now) noexcept {
   refill(now);
-  const double free = tokens_ - static_cast<double>(reserved_) -
-                      kReserve * static_cast<double>(options_.burst);
+  const double free =
+      tokens_ - static_cast<double>(reserved_) - kReserve * static_cast<double>(options_.burst);
   return free > 0 ? static_cast<std::uint64_t>(free) : 0;
 }
 

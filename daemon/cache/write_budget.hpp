@@ -7,12 +7,12 @@
 // they count as written whether the accounts show them yet or not. An eighth of the burst is kept
 // for what the catalog writes later.
 //
-// Which writes: with f the filled share of the bucket, the share f / (1 - f) x (refill rate / offered
-// rate) of the bytes offered may be written; so the bucket rests half full, and all passes while it is
-// nearly full. The price, in seconds saved for a byte, follows the quantile of the values offered that
-// lets just this share pass (stochastic approximation: up by the share's complement when a value is
-// above it, down by the share when it is below). What is not written may be dropped from memory
-// unwritten, and is counted as held back.
+// Which writes: with f the filled share of the bucket, the share f / (1 - f) x (refill rate /
+// offered rate) of the bytes offered may be written; so the bucket rests half full, and all passes
+// while it is nearly full. The price, in seconds saved for a byte, follows the quantile of the
+// values offered that lets just this share pass (stochastic approximation: up by the share's
+// complement when a value is above it, down by the share when it is below). What is not written may
+// be dropped from memory unwritten, and is counted as held back.
 //
 // Threads: observe() and the status figures for any; the rest for one (the conductor).
 
@@ -31,10 +31,10 @@ struct WriteBudgetOptions {
 
 struct WriteBudgetStatus {
   std::uint64_t bytes_per_day = 0, burst = 0;
-  std::int64_t tokens = 0;        ///< may be negative: the catalog writes without asking
-  std::uint64_t written = 0;      ///< by the process since its start
+  std::int64_t tokens = 0;    ///< may be negative: the catalog writes without asking
+  std::uint64_t written = 0;  ///< by the process since its start
   std::uint64_t held_back_objects = 0, held_back_bytes = 0;
-  double price = 0;               ///< seconds saved a byte that a write must bring
+  double price = 0;  ///< seconds saved a byte that a write must bring
 };
 
 class WriteBudget {
@@ -75,9 +75,9 @@ class WriteBudget {
   };
 
   std::deque<Settled> settled_;
-  double mean_ = 0;             ///< of what was offered, seconds a byte
-  double offered_ = 0;          ///< bytes of late, fading
-  double window_ = 0;           ///< seconds that they stand for
+  double mean_ = 0;     ///< of what was offered, seconds a byte
+  double offered_ = 0;  ///< bytes of late, fading
+  double window_ = 0;   ///< seconds that they stand for
   Instant offered_at_;
   double price_ = 0;
 

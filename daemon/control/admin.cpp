@@ -16,8 +16,7 @@ using Json = nlohmann::ordered_json;
 constexpr std::array kTierOrder{Tier::device, Tier::host, Tier::nvme};
 constexpr std::array kReasonRange{std::size_t{1}, static_cast<std::size_t>(Reason::count_)};
 
-// ---- arguments: "key=value"
-// ------------------------------------------------------------------------
+// ---- arguments: "key=value" --------------------------------------------------------------------
 
 /// Takes what a command knows out of the list; what is left over is an error.
 class Arguments {
@@ -79,8 +78,7 @@ Result<Cache::Sort> parse_sort(const std::string& text) {
               fmt::format("{} is no order: keep, bytes, age or depth", text));
 }
 
-// ---- JSON of plain values
-// ----------------------------------------------------------------------------
+// ---- JSON of plain values ----------------------------------------------------------------------
 
 std::string print(const Json& json) {
   // Names come from clients: bytes that are no UTF-8 are replaced, never an exception.
@@ -374,8 +372,7 @@ class Names {
   std::unordered_map<NamespaceIx, std::string> names_;
 };
 
-// ---- commands: on the conductor's thread, except what a Render holds
-// ----------------------------------
+// ---- commands: on the conductor's thread, except what a Render holds ---------------------------
 
 Result<Admin::Render> clients_command(Conductor& conductor,
                                       const std::vector<std::string>& tenants) {
@@ -491,7 +488,8 @@ void rm_command(Conductor& conductor,
   }
   const auto ns = required_namespace(cache, arguments);
   if (!ns) return done(tl::unexpected<Error>(ns.error()));
-  if (auto left = arguments.nothing_left(); !left) return done(tl::unexpected<Error>(std::move(left.error())));
+  if (auto left = arguments.nothing_left(); !left)
+    return done(tl::unexpected<Error>(std::move(left.error())));
   const std::string name = cache.display_name(*ns);
   cache.remove_namespace(
       *ns,

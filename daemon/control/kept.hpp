@@ -19,8 +19,8 @@ struct Inherited {
   [[nodiscard]] UniqueFd take(const std::string& name);
 };
 
-/// Once a process: the variables are gone afterwards. Names of what we keep begin with "statecached-";
-/// all else is a socket, of which at most one is expected.
+/// Once a process: the variables are gone afterwards. Names of what we keep begin with
+/// "statecached-"; all else is a socket, of which at most one is expected.
 [[nodiscard]] Result<Inherited> inherited_fds();
 
 /// Somebody would keep descriptors for us.

@@ -24,8 +24,8 @@ struct Peer {
 /// Becomes readable when that process is gone. Empty where the process cannot be named.
 [[nodiscard]] UniqueFd watch_process(std::int32_t pid);
 
-/// When the process began, in clock ticks since the machine did (field 22 of /proc/PID/stat); 0 when it
-/// cannot be told. With the number it names a process for good.
+/// When the process began, in clock ticks since the machine did (field 22 of /proc/PID/stat); 0
+/// when it cannot be told. With the number it names a process for good.
 [[nodiscard]] std::uint64_t process_started(std::int32_t pid);
 
 struct Tenant {
@@ -37,8 +37,8 @@ struct Tenant {
   std::uint64_t quota = UINT64_MAX;
 };
 
-/// A trust domain's number, the same for a name on every machine and after every change of settings; 0
-/// for the empty name, which all share that name none.
+/// A trust domain's number, the same for a name on every machine and after every change of
+/// settings; 0 for the empty name, which all share that name none.
 [[nodiscard]] std::uint32_t trust_domain_number(const std::string& name);
 
 /// Index into `tenants` of the first that names the peer's user or, failing that, one of its

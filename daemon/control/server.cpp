@@ -147,8 +147,7 @@ class ControlServer::Impl : public std::enable_shared_from_this<Impl> {
   std::thread thread_;
 };
 
-// ---- one client or operator
-// -------------------------------------------------------------------------
+// ---- one client or operator --------------------------------------------------------------------
 
 class ControlServer::Impl::Connection : public std::enable_shared_from_this<Connection> {
  public:
@@ -433,8 +432,7 @@ void ControlServer::Impl::Connection::close(const std::string& why) {
   server_->connections_.erase(this);  // the caller's handler still holds a reference
 }
 
-// ---- one reader of the metrics page
-// -----------------------------------------------------------------
+// ---- one reader of the metrics page ------------------------------------------------------------
 
 class ControlServer::Impl::Page : public std::enable_shared_from_this<Page> {
  public:
@@ -518,8 +516,7 @@ class ControlServer::Impl::Page : public std::enable_shared_from_this<Page> {
   Outgoing out_;
 };
 
-// ---- the server
-// -------------------------------------------------------------------------------------
+// ---- the server --------------------------------------------------------------------------------
 
 void ControlServer::Impl::start() {
   for (const KeptClient& earlier : options_.earlier)
@@ -687,8 +684,7 @@ Result<std::unique_ptr<ControlServer>> ControlServer::create(ControlOptions opti
                                                              std::vector<ArenaShare> arenas,
                                                              Listener listener,
                                                              std::vector<Listener> metrics) {
-  if (arenas.size() > 1024)
-    return fail(Errc::invalid_argument, "too many arenas to hand out");
+  if (arenas.size() > 1024) return fail(Errc::invalid_argument, "too many arenas to hand out");
   auto impl = std::make_shared<Impl>(std::move(options), conductor, admin, std::move(arenas));
   impl->add_door(std::move(listener), false);
   for (Listener& door : metrics)

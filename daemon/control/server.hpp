@@ -21,8 +21,8 @@
 namespace statecached {
 
 /// A memory that clients map. The fds are the owner's and outlive the server; numbers in pieces and
-/// slots are indices into the list of those that the client got: of the host arenas only that of its
-/// trust domain.
+/// slots are indices into the list of those that the client got: of the host arenas only that of
+/// its trust domain.
 struct ArenaShare {
   wire::TierName tier = wire::TierName::host;
   std::uint64_t bytes = 0;

@@ -205,8 +205,11 @@ void serving(Page& page, const Snapshot& s) {
   page.counter("control_refused_total", "Attaches refused.", s.control_refused);
   page.histogram("begin_seconds", "From taking a begin to posting its answer.", s.serving.begin_ns);
   page.histogram("turn_seconds", "Turns of the conductor that had work.", s.serving.turn_ns);
-  page.histogram("conductor_step_seconds", "Steps of the conductor: its thread's processor time.", s.serving.step_cpu_ns);
-  page.histogram("conductor_step_wall_seconds", "The same steps on the wall.", s.serving.step_wall_ns);
+  page.histogram("conductor_step_seconds",
+                 "Steps of the conductor: its thread's processor time.",
+                 s.serving.step_cpu_ns);
+  page.histogram(
+      "conductor_step_wall_seconds", "The same steps on the wall.", s.serving.step_wall_ns);
   page.gauge("clients", "Clients attached.", s.clients);
   page.gauge("tickets", "Tickets open.", s.tickets);
 }
@@ -236,10 +239,10 @@ void drives(Page& page, const Snapshot& s) {
          "counter",
          "Data written since the drive's file was made.",
          [](const DriveSnapshot& d) { return d.lifetime_written; });
-    each("drive_health",
-         "gauge",
-         "0: good, 1: refuses writes, 2: out.",
-         [](const DriveSnapshot& d) { return static_cast<std::uint64_t>(d.health); });
+    each(
+        "drive_health", "gauge", "0: good, 1: refuses writes, 2: out.", [](const DriveSnapshot& d) {
+          return static_cast<std::uint64_t>(d.health);
+        });
     each("drive_queued", "gauge", "Transfers accepted and not done.", [](const DriveSnapshot& d) {
       return d.stats.queued;
     });

@@ -41,7 +41,7 @@ struct Snapshot {
   bool has_catalog = false;
   std::uint64_t control_garbage = 0;  ///< connections closed because of what they sent
   std::uint64_t control_refused = 0;
-  Histogram wait_error;  ///< thousandths of the predicted wait
+  Histogram wait_error;               ///< thousandths of the predicted wait
   KeptStatus kept;                    ///< of an earlier daemon's host memory
   std::uint64_t earlier_clients = 0;  ///< that may still use it
 };

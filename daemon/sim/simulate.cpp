@@ -19,8 +19,8 @@ namespace {
 
 /// Rates under which a load takes no time that anyone could see.
 constexpr double kFree = 1e18;
-/// What the kernel counts for the catalog: each row twice, in the log and later in a table, and the log's last page
-/// once more with each batch that is synced.
+/// What the kernel counts for the catalog: each row twice, in the log and later in a table, and the
+/// log's last page once more with each batch that is synced.
 constexpr std::uint64_t kRowCopies = 2;
 constexpr std::uint64_t kBurstsADay = 144;
 /// Steps that complete something after one request, before something is wrong.
@@ -29,7 +29,9 @@ constexpr std::uint32_t kTurnsMax = 1'000'000;
 class NoListener final : public CacheListener {
  public:
   void on_answer(const TicketName&) override {}
+
   void on_leased(const TicketName&) override {}
+
   void on_event(const CacheEvent&) override {}
 };
 
@@ -37,8 +39,10 @@ class NoListener final : public CacheListener {
 class Stopwatch {
  public:
   explicit Stopwatch(Nanos& sum) : sum_(sum) {}
+
   Stopwatch(const Stopwatch&) = delete;
   Stopwatch& operator=(const Stopwatch&) = delete;
+
   ~Stopwatch() { sum_ += clock_.now() - start_; }
 
  private:
@@ -50,12 +54,16 @@ class Stopwatch {
 class Simulator {
  public:
   explicit Simulator(const SimSettings& settings)
-      : settings_(settings), catalog_(MemoryCatalogOptions{.discard = true, .count_bytes = settings.write_budget_per_day != 0}) {
+      : settings_(settings),
+        catalog_(MemoryCatalogOptions{.discard = true,
+                                      .count_bytes = settings.write_budget_per_day != 0}) {
     CacheSeams seams;
     if (settings.write_budget_per_day != 0) {
-      const std::uint64_t automatic = std::max<std::uint64_t>(settings.write_budget_per_day / kBurstsADay, 1);
+      const std::uint64_t automatic =
+          std::max<std::uint64_t>(settings.write_budget_per_day / kBurstsADay, 1);
       const std::uint64_t burst = settings.write_burst != 0 ? settings.write_burst : automatic;
-      budget_.emplace(WriteBudgetOptions{settings.write_budget_per_day, burst}, burst, clock_.now());
+      budget_.emplace(
+          WriteBudgetOptions{settings.write_budget_per_day, burst}, burst, clock_.now());
       seams.budget = &*budget_;
     }
     if (settings.nvme_bytes != 0) {
@@ -85,8 +93,13 @@ class Simulator {
   Result<SimResult> result();
 
  private:
-  [[nodiscard]] double nvme_rate() const { return settings_.compat_reference ? kFree : settings_.nvme_bytes_per_second; }
-  [[nodiscard]] double host_rate() const { return settings_.compat_reference ? kFree : settings_.host_bytes_per_second; }
+  [[nodiscard]] double nvme_rate() const {
+    return settings_.compat_reference ? kFree : settings_.nvme_bytes_per_second;
+  }
+
+  [[nodiscard]] double host_rate() const {
+    return settings_.compat_reference ? kFree : settings_.host_bytes_per_second;
+  }
 
   [[nodiscard]] CacheOptions cache_options() const {
     CacheOptions options;
@@ -97,7 +110,10 @@ class Simulator {
     options.host_bytes_per_second = host_rate();
     options.nvme_bytes_per_second = nvme_rate();
     options.measure_speeds = false;
-    options.policy_clock = +[] { return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()); };
+    options.policy_clock = +[] {
+      return static_cast<std::uint64_t>(
+          std::chrono::steady_clock::now().time_since_epoch().count());
+    };
     options.policy.future = settings_.future.get();
     options.follow_verdict = !settings_.compat_reference;
     options.keep_back = settings_.compat_reference ? 0 : 1;
@@ -108,11 +124,14 @@ class Simulator {
   std::size_t step() {
     if (budget_ && disk_) {
       const CatalogStats rows = catalog_.stats();
-      budget_->observe(disk_->stats().bytes_written + kRowCopies * rows.bytes + rows.batches * kPage);
+      budget_->observe(disk_->stats().bytes_written + kRowCopies * rows.bytes +
+                       rows.batches * kPage);
     }
     return cache_->step(clock_.now());
   }
-  /// Steps the cache and jumps the clock to the drive's next event until `done` holds or nothing is under way.
+
+  /// Steps the cache and jumps the clock to the drive's next event until `done` holds or nothing is
+  /// under way.
   template <class Done>
   Result<> advance(Nanos& in_cache, Done done) {
     std::uint32_t idle = 0;
@@ -125,18 +144,21 @@ class Simulator {
       }
       if (handled != 0) {
         idle = 0;
-        if (++turns > kTurnsMax) return fail(Errc::internal, "the cache moves state between its tiers without end");
+        if (++turns > kTurnsMax)
+          return fail(Errc::internal, "the cache moves state between its tiers without end");
         continue;
       }
       if (!cache_->busy()) break;
       const Instant next = disk_ ? disk_->next_completion() : Instant::max();
-      clock_.set(next == Instant::max() ? clock_.now() + Nanos{1000} : std::max(clock_.now(), next));
+      clock_.set(next == Instant::max() ? clock_.now() + Nanos{1000}
+                                        : std::max(clock_.now(), next));
       if (next == Instant::max() && ++idle > 1'000'000) {
         return fail(Errc::internal, "the cache says that it is busy and nothing completes");
       }
     }
     return {};
   }
+
   /// A request on its way.
   struct Turn {
     TraceRequest request;
@@ -145,8 +167,9 @@ class Simulator {
     std::vector<std::uint32_t> wishes;
     std::uint32_t hit = 0;
     Nanos prefill{};
-    Nanos in_cache{};                 ///< real time
+    Nanos in_cache{};  ///< real time
   };
+
   Result<> begin(Turn& turn);
   Result<Nanos> start_prefill(Turn& turn);
   Result<> end(Turn& turn);
@@ -188,8 +211,11 @@ void Simulator::count_hit(const Lease& lease, std::uint64_t& host_bytes) {
 Result<> Simulator::save(Turn& turn, const std::vector<TurnWant>& wants) {
   const Stopwatch watch(turn.in_cache);
   std::vector<WantItem> batch;
-  // Policies that work node by node are asked as the paper's simulator asks: for the whole sequence at once.
-  const std::size_t at_once = traits_of(settings_.policy.name).whole_nodes ? std::max<std::size_t>(wants.size(), 1) : kWantsAtOnce;
+  // Policies that work node by node are asked as the paper's simulator asks: for the whole sequence
+  // at once.
+  const std::size_t at_once = traits_of(settings_.policy.name).whole_nodes
+                                  ? std::max<std::size_t>(wants.size(), 1)
+                                  : kWantsAtOnce;
   for (std::size_t at = 0; at < wants.size(); at += at_once) {
     batch.clear();
     for (std::size_t i = at; i < std::min(at + at_once, wants.size()); ++i) {
@@ -226,7 +252,8 @@ Result<Nanos> Simulator::start_prefill(Turn& turn) {
   SC_ASSIGN(const Lease* lease, cache_->acquire(client_, turn.name, kUnknown, {}, clock_.now()));
   turn.hit = lease->tokens;
   count_hit(*lease, host_bytes);
-  turn.prefill = from_seconds(prefill_seconds(settings_.spec.cost, turn.hit, turn.request.input.size(), settings_.engine_flops));
+  turn.prefill = from_seconds(prefill_seconds(
+      settings_.spec.cost, turn.hit, turn.request.input.size(), settings_.engine_flops));
   return from_seconds(static_cast<double>(host_bytes) / host_rate()) + turn.prefill;
 }
 
@@ -244,12 +271,14 @@ Result<> Simulator::end(Turn& turn) {
   }
   if (settings_.policy.admission == Admission::every_tokens) {  // generated tokens too
     const std::uint32_t step = settings_.policy.every_tokens;
-    for (std::uint32_t at = prompt / step * step + step; at < total; at += step) turn.wishes.push_back(at);
+    for (std::uint32_t at = prompt / step * step + step; at < total; at += step)
+      turn.wishes.push_back(at);
   }
   SC_TRY(save(turn, turn_wants(settings_.spec, turn.hit, total, turn.wishes)));
   {
     const Stopwatch watch(turn.in_cache);
-    SC_TRY(cache_->finish(client_, turn.name, total, prompt - turn.hit, turn.prefill, clock_.now()));
+    SC_TRY(
+        cache_->finish(client_, turn.name, total, prompt - turn.hit, turn.prefill, clock_.now()));
     SC_TRY(cache_->release(client_, turn.name, clock_.now()));
   }
   ++result_.requests;
@@ -265,8 +294,13 @@ void Simulator::account(const Turn& turn) {
   policy_us_.push_back(static_cast<double>(policy - policy_nanos_) / 1e3);
   policy_nanos_ = policy;
   if (!settings_.each) return;
-  SimRow row{turn.request.index, static_cast<std::uint32_t>(turn.request.input.size()), turn.hit, ttft_ms_.back(), {}};
-  for (const Tier tier : {Tier::device, Tier::host, Tier::nvme}) row.bytes[index(tier)] = cache_->tier(tier).used;
+  SimRow row{turn.request.index,
+             static_cast<std::uint32_t>(turn.request.input.size()),
+             turn.hit,
+             ttft_ms_.back(),
+             {}};
+  for (const Tier tier : {Tier::device, Tier::host, Tier::nvme})
+    row.bytes[index(tier)] = cache_->tier(tier).used;
   settings_.each(row);
 }
 
@@ -283,13 +317,17 @@ Result<> Simulator::run(const TraceRequest& request) {
   return {};
 }
 
-Result<> Simulator::run_open(TraceReader& trace, const std::function<void(std::uint64_t)>& progress) {
-  const auto due = [&](const TraceRequest& r) { return Instant{} + from_seconds(r.timestamp_ms / 1e3 * settings_.stretch); };
+Result<> Simulator::run_open(TraceReader& trace,
+                             const std::function<void(std::uint64_t)>& progress) {
+  const auto due = [&](const TraceRequest& r) {
+    return Instant{} + from_seconds(r.timestamp_ms / 1e3 * settings_.stretch);
+  };
   TraceRequest next;
   bool more = trace.next(next);
-  std::unordered_set<std::uint64_t> open;                             // asked or waiting to be asked
-  std::unordered_map<std::uint64_t, std::vector<TraceRequest>> after;  // by the request that must be over first
-  std::deque<Turn> queue;                                             // asked, in that order
+  std::unordered_set<std::uint64_t> open;  // asked or waiting to be asked
+  // by the request that must be over first
+  std::unordered_map<std::uint64_t, std::vector<TraceRequest>> after;
+  std::deque<Turn> queue;  // asked, in that order
   std::optional<Turn> running;
   Instant free_at{};
   Nanos busy{};
@@ -307,7 +345,8 @@ Result<> Simulator::run_open(TraceReader& trace, const std::function<void(std::u
     {
       const Stopwatch watch(stepping);
       for (std::uint32_t turns = 0; step() != 0; moved = true) {
-        if (++turns > kTurnsMax) return fail(Errc::internal, "the cache moves state between its tiers without end");
+        if (++turns > kTurnsMax)
+          return fail(Errc::internal, "the cache moves state between its tiers without end");
       }
     }
     if (running && now >= free_at) {
@@ -319,7 +358,8 @@ Result<> Simulator::run_open(TraceReader& trace, const std::function<void(std::u
       auto waiting = after.extract(running->request.index);
       running.reset();
       if (!waiting.empty()) {
-        for (TraceRequest& request : waiting.mapped()) SC_TRY(ask(std::move(request)));
+        for (TraceRequest& request : waiting.mapped())
+          SC_TRY(ask(std::move(request)));
       }
       moved = true;
     }
@@ -335,7 +375,9 @@ Result<> Simulator::run_open(TraceReader& trace, const std::function<void(std::u
       moved = true;
     }
     if (!running) {
-      const auto ready = std::find_if(queue.begin(), queue.end(), [&](const Turn& turn) { return cache_->lease(turn.name) != nullptr; });
+      const auto ready = std::find_if(queue.begin(), queue.end(), [&](const Turn& turn) {
+        return cache_->lease(turn.name) != nullptr;
+      });
       if (ready != queue.end()) {
         running = std::move(*ready);
         queue.erase(ready);
@@ -358,7 +400,8 @@ Result<> Simulator::run_open(TraceReader& trace, const std::function<void(std::u
     }
     clock_.set(wake);
   }
-  result_.engine_busy = clock_.now() > Instant{} ? seconds(busy) / seconds(clock_.now() - Instant{}) : 0;
+  result_.engine_busy =
+      clock_.now() > Instant{} ? seconds(busy) / seconds(clock_.now() - Instant{}) : 0;
   Nanos rest{};
   return advance(rest, [] { return false; });
 }
@@ -368,14 +411,18 @@ Result<SimResult> Simulator::result() {
   result_.counters = cache_->counters();
   result_.alpha = cache_->alpha();
   if (budget_) result_.budget = budget_->status();
-  for (const Tier tier : {Tier::device, Tier::host, Tier::nvme}) result_.bytes_peak[index(tier)] = cache_->tier(tier).peak;
-  result_.ttft_ms = {nearest_rank(ttft_ms_, 0.5), nearest_rank(ttft_ms_, 0.95), nearest_rank(ttft_ms_, 0.99)};
+  for (const Tier tier : {Tier::device, Tier::host, Tier::nvme})
+    result_.bytes_peak[index(tier)] = cache_->tier(tier).peak;
+  result_.ttft_ms = {
+      nearest_rank(ttft_ms_, 0.5), nearest_rank(ttft_ms_, 0.95), nearest_rank(ttft_ms_, 0.99)};
   double sum = 0;
-  for (const double us : cache_us_) sum += us;
+  for (const double us : cache_us_)
+    sum += us;
   result_.cache_us_mean = cache_us_.empty() ? 0 : sum / static_cast<double>(cache_us_.size());
   result_.cache_us_p99 = nearest_rank(cache_us_, 0.99);
   double policy = 0;
-  for (const double us : policy_us_) policy += us;
+  for (const double us : policy_us_)
+    policy += us;
   result_.policy_us_mean = policy_us_.empty() ? 0 : policy / static_cast<double>(policy_us_.size());
   result_.policy_us_p99 = nearest_rank(policy_us_, 0.99);
   result_.virtual_seconds = seconds(clock_.now() - Instant{});
@@ -384,7 +431,9 @@ Result<SimResult> Simulator::result() {
 
 }  // namespace
 
-Result<SimResult> simulate(const SimSettings& settings, TraceReader& trace, const std::function<void(std::uint64_t)>& progress) {
+Result<SimResult> simulate(const SimSettings& settings,
+                           TraceReader& trace,
+                           const std::function<void(std::uint64_t)>& progress) {
   const MonotonicClock wall;
   const Instant start = wall.now();
   Simulator simulator(settings);

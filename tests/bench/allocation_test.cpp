@@ -1,4 +1,5 @@
-// Daemon and client in one process, every operator new counted: what a steady engine's requests allocate.
+// Daemon and client in one process, every operator new counted: what a steady engine's requests
+// allocate.
 
 #include "client/wire/socket.hpp"
 #include "config/settings.hpp"
@@ -29,12 +30,29 @@ void* counted(std::size_t bytes) {
 
 }  // namespace
 
-void* operator new(std::size_t bytes) { return counted(bytes); }
-void* operator new[](std::size_t bytes) { return counted(bytes); }
-void operator delete(void* at) noexcept { std::free(at); }
-void operator delete[](void* at) noexcept { std::free(at); }
-void operator delete(void* at, std::size_t) noexcept { std::free(at); }
-void operator delete[](void* at, std::size_t) noexcept { std::free(at); }
+void* operator new(std::size_t bytes) {
+  return counted(bytes);
+}
+
+void* operator new[](std::size_t bytes) {
+  return counted(bytes);
+}
+
+void operator delete(void* at) noexcept {
+  std::free(at);
+}
+
+void operator delete[](void* at) noexcept {
+  std::free(at);
+}
+
+void operator delete(void* at, std::size_t) noexcept {
+  std::free(at);
+}
+
+void operator delete[](void* at, std::size_t) noexcept {
+  std::free(at);
+}
 
 namespace statecached {
 namespace {

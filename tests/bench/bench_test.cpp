@@ -10,7 +10,8 @@ ProgramResult bench(const std::vector<std::string>& arguments) {
 }
 
 TEST(Bench, IpcTellsItsRatios) {
-  const auto got = bench({"--json", "bench", "ipc", "--rounds", "400", "--prompts", "8", "--objects", "2000"});
+  const auto got =
+      bench({"--json", "bench", "ipc", "--rounds", "400", "--prompts", "8", "--objects", "2000"});
   ASSERT_EQ(got.code, 0) << got.err;
   EXPECT_EQ(got.out.front(), '{');
   for (const char* key : {"\"rtt_us\":{", "\"floor_us\":{", "\"idle\":{"})
@@ -33,11 +34,13 @@ TEST(Bench, StoreAndRestoreTellTheirCeilings) {
 }
 
 TEST(Bench, AStagedStoreIsMeasuredAgainstABareFusedCopy) {
-  const auto got = bench({"--json", "bench", "store", "--path", "staged", "--rounds", "4", "--size", "256KiB"});
+  const auto got =
+      bench({"--json", "bench", "store", "--path", "staged", "--rounds", "4", "--size", "256KiB"});
   ASSERT_EQ(got.code, 0) << got.err;
   for (const char* key : {"gb_per_s", "fused_gb_per_s", "ratio", "hash_gb_per_s"})
     EXPECT_GT(number_of(got.out, key), 0) << key << ' ' << got.out;
-  EXPECT_EQ(number_of(got.out, "ceiling_gb_per_s"), number_of(got.out, "fused_gb_per_s")) << got.out;
+  EXPECT_EQ(number_of(got.out, "ceiling_gb_per_s"), number_of(got.out, "fused_gb_per_s"))
+      << got.out;
   EXPECT_NE(got.out.find("\"path\":\"staged\""), std::string::npos) << got.out;
 }
 

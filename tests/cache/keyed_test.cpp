@@ -1,5 +1,5 @@
-// Keyed namespaces against a reference that knows nothing of trees: a chained key names its whole prefix, so what a
-// run of keys finds is a question of which (group, key) pairs are stored.
+// Keyed namespaces against a reference that knows nothing of trees: a chained key names its whole
+// prefix, so what a run of keys finds is a question of which (group, key) pairs are stored.
 
 #include "base/id_chain.hpp"
 #include "base/prng.hpp"
@@ -9,6 +9,7 @@
 #include "tiers/nvme/sim_disk.hpp"
 
 #include <gtest/gtest.h>
+
 #include <optional>
 #include <set>
 
@@ -45,23 +46,30 @@ using Chain = std::vector<Digest>;
 Digest next_key(const Digest& before, std::uint32_t content, std::uint8_t key_bytes) {
   std::array<std::byte, 36> bytes{};
   std::copy(before.bytes.begin(), before.bytes.end(), bytes.begin());
-  for (std::size_t i = 0; i < 4; ++i) bytes[32 + i] = static_cast<std::byte>(content >> (8 * i));
+  for (std::size_t i = 0; i < 4; ++i)
+    bytes[32 + i] = static_cast<std::byte>(content >> (8 * i));
   Digest out = sha256(bytes);
   std::fill(out.bytes.begin() + key_bytes, out.bytes.end(), std::byte{0});
   return out;
 }
 
 /// Conversations that share beginnings.
-std::vector<Chain> forest(Prng& prng, std::size_t count, std::size_t length, std::uint8_t key_bytes = 32) {
+std::vector<Chain> forest(Prng& prng,
+                          std::size_t count,
+                          std::size_t length,
+                          std::uint8_t key_bytes = 32) {
   std::vector<Chain> out;
   for (std::size_t c = 0; c < count; ++c) {
     Chain chain;
     if (c > 0) {
       const Chain& stem = out[prng.below(c)];
-      chain.assign(stem.begin(), stem.begin() + static_cast<std::ptrdiff_t>(prng.below(stem.size())));
+      chain.assign(stem.begin(),
+                   stem.begin() + static_cast<std::ptrdiff_t>(prng.below(stem.size())));
     }
     while (chain.size() < length) {
-      chain.push_back(next_key(chain.empty() ? Digest{} : chain.back(), static_cast<std::uint32_t>(prng.below(1U << 30U)), key_bytes));
+      chain.push_back(next_key(chain.empty() ? Digest{} : chain.back(),
+                               static_cast<std::uint32_t>(prng.below(1U << 30U)),
+                               key_bytes));
     }
     out.push_back(std::move(chain));
   }
@@ -69,8 +77,15 @@ std::vector<Chain> forest(Prng& prng, std::size_t count, std::size_t length, std
 }
 
 struct World {
-  explicit World(std::uint64_t seed, const NamespaceSpec& ns, std::uint64_t host = 256 * kMiB, std::uint64_t nvme = 0)
-      : prng(seed), space(ns), disk(std::max<std::uint64_t>(nvme, 2 * kMiB), clock, SimDiskOptions{}), host_bytes(host), with_disk(nvme > 0) {
+  explicit World(std::uint64_t seed,
+                 const NamespaceSpec& ns,
+                 std::uint64_t host = 256 * kMiB,
+                 std::uint64_t nvme = 0)
+      : prng(seed),
+        space(ns),
+        disk(std::max<std::uint64_t>(nvme, 2 * kMiB), clock, SimDiskOptions{}),
+        host_bytes(host),
+        with_disk(nvme > 0) {
     start();
   }
 
@@ -100,8 +115,14 @@ struct World {
     const Chain* chain = nullptr;
     std::size_t from = 0, to = 0;
     bool depth_known = false, after_known = false;
-    [[nodiscard]] std::uint32_t origin() const { return depth_known ? static_cast<std::uint32_t>(from) * kPage : 0; }
-    [[nodiscard]] std::span<const Digest> keys() const { return std::span(*chain).subspan(from, to - from); }
+
+    [[nodiscard]] std::uint32_t origin() const {
+      return depth_known ? static_cast<std::uint32_t>(from) * kPage : 0;
+    }
+
+    [[nodiscard]] std::span<const Digest> keys() const {
+      return std::span(*chain).subspan(from, to - from);
+    }
   };
 
   TicketName begin(const Run& run, HoldKind hold) {
@@ -128,7 +149,8 @@ struct World {
     for (std::size_t i = run.from; i < run.to; ++i) {
       const std::uint32_t first = run.origin() + static_cast<std::uint32_t>(i - run.from) * kPage;
       if (prng.chance(share)) wants.push_back({0, first, first + kPage, 0});
-      if (space.groups.size() > 1 && prng.chance(share / 2)) wants.push_back({1, first + kPage, first + kPage, 0});
+      if (space.groups.size() > 1 && prng.chance(share / 2))
+        wants.push_back({1, first + kPage, first + kPage, 0});
     }
     const auto slots = cache->reserve(client, name, wants, clock.now());
     ASSERT_TRUE(slots.has_value());
@@ -155,11 +177,14 @@ struct World {
 
   void check(const Run& run) {
     const TicketName name = begin(run, HoldKind::lease);
-    for (int i = 0; i < 2000 && cache->lease(name) == nullptr; ++i) step();
+    for (int i = 0; i < 2000 && cache->lease(name) == nullptr; ++i)
+      step();
     const Lease* lease = cache->lease(name);
     ASSERT_NE(lease, nullptr);
     const auto [best, kv] = expected(run);
-    EXPECT_EQ(lease->tokens, best) << "pages " << run.from << " to " << run.to << (run.depth_known ? ", depth known" : "") << (run.after_known ? ", parent known" : "");
+    EXPECT_EQ(lease->tokens, best)
+        << "pages " << run.from << " to " << run.to << (run.depth_known ? ", depth known" : "")
+        << (run.after_known ? ", parent known" : "");
     EXPECT_EQ((*cache->answer(name))->stored, kv);
     std::uint32_t covered = run.origin();
     bool state = lease->tokens == 0 || space.groups.size() == 1;
@@ -220,20 +245,23 @@ TEST_P(Keyed, RunsFindWhatIsStoredWhereverTheyBegin) {
   }
   EXPECT_EQ(world.cache->tickets(), 0u);
 }
+
 INSTANTIATE_TEST_SUITE_P(Shapes, Keyed, testing::Values(0, 1, 2, 3));
 
 TEST(KeyedRuns, LinkUpWhenWhatIsBeforeThemIsSeen) {
   World world(9, spec(true));
   const auto chains = forest(world.prng, 1, 12);
   const Chain& chain = chains[0];
-  const auto run = [&](std::size_t from, std::size_t to, bool depth, bool after) { return World::Run{&chain, from, to, depth, after}; };
+  const auto run = [&](std::size_t from, std::size_t to, bool depth, bool after) {
+    return World::Run{&chain, from, to, depth, after};
+  };
   world.save(run(8, 12, false, false), 1.0);  // nobody knows where
   world.save(run(4, 6, false, true), 1.0);    // its predecessor is known, but not where that is
   world.check(run(0, 12, true, false));       // nothing from the beginning on
   world.save(run(0, 4, true, false), 1.0);
-  world.check(run(0, 12, true, false));       // 0 to 6
+  world.check(run(0, 12, true, false));  // 0 to 6
   world.save(run(6, 8, false, true), 1.0);
-  world.check(run(0, 12, true, false));       // all of it
+  world.check(run(0, 12, true, false));  // all of it
   world.check(run(9, 12, false, false));
   EXPECT_TRUE(world.cache->audit().has_value());
 }
@@ -247,12 +275,17 @@ TEST(KeyedRuns, AnOpenTicketMovesWithItsRun) {
   auto slots = world.cache->reserve(world.client, late, one, world.clock.now());
   ASSERT_TRUE(slots.has_value());
   ASSERT_EQ(slots->front().grant, GrantKind::granted);
-  world.save({&chain, 0, 8, true, false}, 1.0);  // goes through the middle of it; that page is being written
+  // goes through the middle of it; that page is being written
+  world.save({&chain, 0, 8, true, false}, 1.0);
   ASSERT_TRUE(world.cache->commit(world.client, {slots->front().slot, 0}, world.clock.now()));
   world.stored.insert({0, chain[4]});
   // The open ticket goes on in its own coordinates.
-  ASSERT_TRUE(world.cache->append_keys(world.client, late, std::span(chain).subspan(6, 2), kUnknown).has_value());
-  const std::vector<WantItem> more{{0, kPage, 2 * kPage, 0}, {0, 2 * kPage, 3 * kPage, 0}, {0, 3 * kPage, 4 * kPage, 0}, {1, 4 * kPage, 4 * kPage, 0}};
+  ASSERT_TRUE(world.cache->append_keys(world.client, late, std::span(chain).subspan(6, 2), kUnknown)
+                  .has_value());
+  const std::vector<WantItem> more{{0, kPage, 2 * kPage, 0},
+                                   {0, 2 * kPage, 3 * kPage, 0},
+                                   {0, 3 * kPage, 4 * kPage, 0},
+                                   {1, 4 * kPage, 4 * kPage, 0}};
   slots = world.cache->reserve(world.client, late, more, world.clock.now());
   ASSERT_TRUE(slots.has_value());
   for (const SlotGrant& slot : *slots) {
@@ -261,7 +294,8 @@ TEST(KeyedRuns, AnOpenTicketMovesWithItsRun) {
     ASSERT_TRUE(world.cache->commit(world.client, {slot.slot, 0}, world.clock.now()));
     world.stored.insert({slot.group, chain[4 + slot.end / kPage - 1]});
   }
-  for (std::size_t page = 5; page < 8; ++page) world.stored.insert({0, chain[page]});
+  for (std::size_t page = 5; page < 8; ++page)
+    world.stored.insert({0, chain[page]});
   world.end(late);
   world.check({&chain, 0, 8, true, false});
   world.check({&chain, 4, 8, false, false});
@@ -271,11 +305,18 @@ TEST(KeyedRuns, AnOpenTicketMovesWithItsRun) {
 TEST(KeyedRuns, SurviveARestartFloatingOrNot) {
   World world(11, spec(true), 64 * kMiB, 256 * kMiB);
   const auto chains = forest(world.prng, 6, 16);
-  for (int round = 0; round < 60; ++round) world.save(world.random_run(chains), 1.0);
+  for (int round = 0; round < 60; ++round)
+    world.save(world.random_run(chains), 1.0);
   bool flushed = false;
   FlushReport report;
-  world.cache->flush([&](const FlushReport& done) { flushed = true; report = done; }, world.clock.now());
-  for (int i = 0; i < 20'000 && !flushed; ++i) world.step();
+  world.cache->flush(
+      [&](const FlushReport& done) {
+        flushed = true;
+        report = done;
+      },
+      world.clock.now());
+  for (int i = 0; i < 20'000 && !flushed; ++i)
+    world.step();
   ASSERT_TRUE(flushed);
   EXPECT_EQ(report.failed_objects, 0u) << report.why;
   world.cache.reset();
@@ -297,7 +338,8 @@ TEST(KeyedRuns, EvictionKeepsTheLedgers) {
     const TicketName name = world.begin(world.random_run(chains), HoldKind::lease);
     world.step(5);
     if (const Lease* lease = world.cache->lease(name); lease != nullptr) {
-      for (const Piece& piece : lease->pieces) ASSERT_LE(piece.first + piece.valid, lease->tokens);
+      for (const Piece& piece : lease->pieces)
+        ASSERT_LE(piece.first + piece.valid, lease->tokens);
     }
     ASSERT_TRUE(world.cache->cancel(world.client, name, world.clock.now()).has_value());
     if (round % 10 == 0) {
@@ -316,7 +358,10 @@ TEST(KeyedRuns, BlocksOfSeveralPagesNeedTheirDepth) {
   EXPECT_FALSE(world.cache->begin(world.client, {1, 1}, request, world.clock.now()).has_value());
   request.first_token = 0;
   ASSERT_TRUE(world.cache->begin(world.client, {1, 2}, request, world.clock.now()).has_value());
-  const std::vector<WantItem> wants{{0, 0, 2 * kPage, 0}, {0, 2 * kPage, 3 * kPage, 0}, {0, kPage, 2 * kPage, 0}, {0, 0, kPage + 1, 0}};
+  const std::vector<WantItem> wants{{0, 0, 2 * kPage, 0},
+                                    {0, 2 * kPage, 3 * kPage, 0},
+                                    {0, kPage, 2 * kPage, 0},
+                                    {0, 0, kPage + 1, 0}};
   const auto slots = world.cache->reserve(world.client, {1, 2}, wants, world.clock.now());
   ASSERT_TRUE(slots.has_value());
   EXPECT_EQ((*slots)[0].grant, GrantKind::granted);
@@ -330,21 +375,25 @@ TEST(KeyedRuns, NoDepthIsTooDeep) {
   s.tokens_per_key = 65536;
   World world(16, s, 16 * kMiB);
   Chain chain;
-  for (std::uint32_t i = 0; i < 20'000; ++i) chain.push_back(next_key(chain.empty() ? Digest{} : chain.back(), i, 32));
+  for (std::uint32_t i = 0; i < 20'000; ++i)
+    chain.push_back(next_key(chain.empty() ? Digest{} : chain.back(), i, 32));
   std::size_t granted = 0, refused = 0;
-  for (std::size_t from = 0; from + 200 <= chain.size(); from += 100) {  // each run goes on where the last one was
+  // each run goes on where the last one was
+  for (std::size_t from = 0; from + 200 <= chain.size(); from += 100) {
     BeginRequest request;
     request.keys = std::span(chain).subspan(from, 200);
     const TicketName name{from + 1, 1};
     ASSERT_TRUE(world.cache->begin(world.client, name, request, world.clock.now()).has_value());
     std::vector<WantItem> wants;
-    for (std::uint32_t i = 0; i < 200; ++i) wants.push_back({0, i * 65536, (i + 1) * 65536, 0});
+    for (std::uint32_t i = 0; i < 200; ++i)
+      wants.push_back({0, i * 65536, (i + 1) * 65536, 0});
     const auto slots = world.cache->reserve(world.client, name, wants, world.clock.now());
     ASSERT_TRUE(slots.has_value());
     for (const SlotGrant& slot : *slots) {
       granted += slot.grant == GrantKind::granted ? 1 : 0;
       refused += slot.grant == GrantKind::declined ? 1 : 0;
-      if (slot.grant == GrantKind::granted) static_cast<void>(world.cache->commit(world.client, {slot.slot, 0}, world.clock.now()));
+      if (slot.grant == GrantKind::granted)
+        static_cast<void>(world.cache->commit(world.client, {slot.slot, 0}, world.clock.now()));
     }
     world.end(name);
   }
@@ -355,6 +404,7 @@ TEST(KeyedRuns, NoDepthIsTooDeep) {
 }
 
 class Lies : public testing::TestWithParam<std::uint32_t> {};
+
 INSTANTIATE_TEST_SUITE_P(Blocks, Lies, testing::Values(1, 2));
 
 TEST_P(Lies, KeysThatContradictEachOtherDoNoHarm) {
@@ -362,14 +412,17 @@ TEST_P(Lies, KeysThatContradictEachOtherDoNoHarm) {
   World world(14, spec(true, block));
   Prng& prng = world.prng;
   Chain keys;
-  for (std::uint32_t i = 0; i < 12; ++i) keys.push_back(next_key({}, i, 32));
+  for (std::uint32_t i = 0; i < 12; ++i)
+    keys.push_back(next_key({}, i, 32));
   for (int round = 0; round < 2000; ++round) {  // any order, cycles and repetitions
     Chain lie;
-    for (std::uint64_t i = 1 + prng.below(8); i > 0; --i) lie.push_back(keys[prng.below(keys.size())]);
+    for (std::uint64_t i = 1 + prng.below(8); i > 0; --i)
+      lie.push_back(keys[prng.below(keys.size())]);
     BeginRequest request;
     request.keys = lie;
     if (prng.chance(0.3)) request.after = keys[prng.below(keys.size())];
-    if (block != kPage || prng.chance(0.3)) request.first_token = static_cast<std::uint32_t>(prng.below(4)) * kPage;
+    if (block != kPage || prng.chance(0.3))
+      request.first_token = static_cast<std::uint32_t>(prng.below(4)) * kPage;
     request.hold = HoldKind::lease;
     const TicketName name{prng.next() | 1U, prng.next()};
     ASSERT_TRUE(world.cache->begin(world.client, name, request, world.clock.now()).has_value());
@@ -383,7 +436,8 @@ TEST_P(Lies, KeysThatContradictEachOtherDoNoHarm) {
     const auto slots = world.cache->reserve(world.client, name, wants, world.clock.now());
     ASSERT_TRUE(slots.has_value());
     for (const SlotGrant& slot : *slots) {
-      if (slot.grant == GrantKind::granted) static_cast<void>(world.cache->commit(world.client, {slot.slot, 0}, world.clock.now()));
+      if (slot.grant == GrantKind::granted)
+        static_cast<void>(world.cache->commit(world.client, {slot.slot, 0}, world.clock.now()));
     }
     ASSERT_TRUE(world.cache->cancel(world.client, name, world.clock.now()).has_value());
     if (round % 50 == 0) {
@@ -393,7 +447,8 @@ TEST_P(Lies, KeysThatContradictEachOtherDoNoHarm) {
   }
 }
 
-/// Drafts that look ahead: an object that ends at e serves resuming at e - lookahead, of every kind.
+/// Drafts that look ahead: an object that ends at e serves resuming at e - lookahead, of every
+/// kind.
 TEST(Lookahead, AnObjectServesSoManyTokensBeforeItsEnd) {
   NamespaceSpec s = spec(true);
   s.addressing = Addressing::tokens;
@@ -405,18 +460,21 @@ TEST(Lookahead, AnObjectServesSoManyTokensBeforeItsEnd) {
   s.groups[1].lookahead = 2;
   World world(15, s);
   std::vector<Token> tokens(64);
-  for (std::uint32_t i = 0; i < 64; ++i) tokens[i] = i;
+  for (std::uint32_t i = 0; i < 64; ++i)
+    tokens[i] = i;
   BeginRequest request;
   request.tokens = tokens;
   request.hold = HoldKind::none;
   ASSERT_TRUE(world.cache->begin(world.client, {1, 1}, request, world.clock.now()).has_value());
-  // KV of 48 tokens in both; states that serve 46 (no draft KV is short of that), 47 and 48 (the draft's is).
+  // KV of 48 tokens in both; states that serve 46 (no draft KV is short of that), 47 and 48 (the
+  // draft's is).
   std::vector<WantItem> wants;
   for (std::uint32_t first = 0; first < 48; first += kPage) {
     wants.push_back({0, first, first + kPage, 0});
     wants.push_back({2, first, first + kPage, 0});
   }
-  for (const std::uint32_t end : {48U, 49U, 50U}) wants.push_back({1, end, end, 0});
+  for (const std::uint32_t end : {48U, 49U, 50U})
+    wants.push_back({1, end, end, 0});
   const auto slots = world.cache->reserve(world.client, {1, 1}, wants, world.clock.now());
   ASSERT_TRUE(slots.has_value());
   for (const SlotGrant& slot : *slots) {

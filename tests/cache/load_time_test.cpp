@@ -1,5 +1,6 @@
-#include "base/prng.hpp"
 #include "daemon/cache/load_time.hpp"
+
+#include "base/prng.hpp"
 
 #include <gtest/gtest.h>
 
@@ -29,7 +30,8 @@ TEST(LoadTime, TellsLatencyFromSpeed) {
 TEST(LoadTime, FourLoadsAreEnoughToForgetAWrongPrior) {
   for (const double prior : {1e6, 1e12}) {
     LoadTime time(prior);
-    for (int i = 0; i < 4; ++i) time.add(kMiB1, 0.02);
+    for (int i = 0; i < 4; ++i)
+      time.add(kMiB1, 0.02);
     EXPECT_NEAR(time.seconds(kMiB1), 0.02, 0.002) << prior;
   }
 }
@@ -37,7 +39,8 @@ TEST(LoadTime, FourLoadsAreEnoughToForgetAWrongPrior) {
 TEST(LoadTime, FollowsADriveThatBecomesSlower) {
   LoadTime time(1e9);
   for (const double second : {0.001, 0.01}) {
-    for (int i = 0; i < 200; ++i) time.add(kMiB1, second);
+    for (int i = 0; i < 200; ++i)
+      time.add(kMiB1, second);
     EXPECT_NEAR(time.seconds(kMiB1), second, 0.1 * second);
   }
 }

@@ -80,7 +80,9 @@ class Paths : public ::testing::Test {
     return out;
   }
 
-  TicketName begin(std::uint32_t number, HoldKind hold, Nanos deadline = {}) { return begin(prompt(number), hold, deadline); }
+  TicketName begin(std::uint32_t number, HoldKind hold, Nanos deadline = {}) {
+    return begin(prompt(number), hold, deadline);
+  }
 
   TicketName begin(const std::vector<Token>& tokens, HoldKind hold, Nanos deadline = {}) {
     const TicketName name{random.next() | 1U, random.next()};
@@ -118,8 +120,7 @@ class Paths : public ::testing::Test {
   }
 
   /// Tokens that a lease brings within `patience`; nothing: no lease came.
-  std::optional<std::uint32_t> hit(std::uint32_t number,
-                                   Nanos patience = std::chrono::seconds(1)) {
+  std::optional<std::uint32_t> hit(std::uint32_t number, Nanos patience = std::chrono::seconds(1)) {
     const TicketName name = begin(number, HoldKind::lease);
     for (Nanos waited{}; cache->lease(name) == nullptr && waited < patience;
          waited += std::chrono::milliseconds(1))
@@ -166,7 +167,8 @@ class Paths : public ::testing::Test {
 };
 
 TEST_F(Paths, AFlushHoldsWhatItWritesWhileDeviceBlocksComeDown) {
-  // What is not worth the drive may be dropped from the host tier, but not once a flush has chosen it.
+  // What is not worth the drive may be dropped from the host tier, but not once a flush has chosen
+  // it.
   device_bytes = 2 * kMiB;
   c1 = 1e6;
   build(1, 2 * kMiB);
@@ -179,8 +181,8 @@ TEST_F(Paths, AFlushHoldsWhatItWritesWhileDeviceBlocksComeDown) {
 }
 
 TEST_F(Paths, AFlushOfADeviceAndASmallDriveThatIsFullGetsDone) {
-  // The drive keeps a sixteenth free, a megabyte: less than a batch may be, so it has to be a small one. And what
-  // comes down from the device must not push itself out of the host tier for ever.
+  // The drive keeps a sixteenth free, a megabyte: less than a batch may be, so it has to be a small
+  // one. And what comes down from the device must not push itself out of the host tier for ever.
   device_bytes = 2 * kMiB;
   drive_bytes = 16 * kMiB;
   build(1, 2 * kMiB);
@@ -188,7 +190,8 @@ TEST_F(Paths, AFlushOfADeviceAndASmallDriveThatIsFullGetsDone) {
     store(i);
     run(std::chrono::microseconds(1 + random.next() % 3000));
     if (i % 40 != 39) continue;
-    run(std::chrono::minutes(2), std::chrono::milliseconds(50));  // not of the flush's first age any more
+    // not of the flush's first age any more
+    run(std::chrono::minutes(2), std::chrono::milliseconds(50));
     store(1000 + i);
     flush();
     EXPECT_EQ(left_by_flush, 0U);
@@ -197,13 +200,15 @@ TEST_F(Paths, AFlushOfADeviceAndASmallDriveThatIsFullGetsDone) {
 }
 
 TEST_F(Paths, ADeviceWhoseStateCannotComeDownGivesSomeOfItUp) {
-  // A beginning fills the host tier and has left the device; what is stored behind it fills the device. The one
-  // may not leave, since the other hangs on it, and so the other cannot come down: nothing could be stored any more.
+  // A beginning fills the host tier and has left the device; what is stored behind it fills the
+  // device. The one may not leave, since the other hangs on it, and so the other cannot come down:
+  // nothing could be stored any more.
   device_bytes = 2 * kMiB;
   build(1, 1 * kMiB);
   std::vector<Token> tokens;
   const auto grow = [&](std::uint32_t blocks) {
-    for (std::uint32_t i = 0; i < blocks * kBlock; ++i) tokens.push_back(1'000'000 + static_cast<Token>(tokens.size()));
+    for (std::uint32_t i = 0; i < blocks * kBlock; ++i)
+      tokens.push_back(1'000'000 + static_cast<Token>(tokens.size()));
   };
   grow(16);
   EXPECT_EQ(store(tokens), 16U);
@@ -214,19 +219,22 @@ TEST_F(Paths, ADeviceWhoseStateCannotComeDownGivesSomeOfItUp) {
   std::vector<Token> other(32 * kBlock, 7);
   const TicketName name = begin(other, HoldKind::none);
   std::vector<WantItem> wants;
-  for (std::uint32_t first = 0; first < other.size(); first += kBlock) wants.push_back({0, first, first + kBlock, 0});
+  for (std::uint32_t first = 0; first < other.size(); first += kBlock)
+    wants.push_back({0, first, first + kBlock, 0});
   const auto slots = cache->reserve(client, name, wants, clock.now());
   ASSERT_TRUE(slots.has_value());
   for (const SlotGrant& slot : *slots) {
     EXPECT_EQ(slot.grant, GrantKind::granted);
-    static_cast<void>(cache->abandon(client, slot.slot, clock.now()));  // the first takes along what hangs on it
+    // the first takes along what hangs on it
+    static_cast<void>(cache->abandon(client, slot.slot, clock.now()));
   }
   end(name);
   EXPECT_EQ(cache->tier(Tier::device).objects, 0U);
   grow(32);
   EXPECT_EQ(store(tokens), 32U);
   run(std::chrono::milliseconds(100));
-  EXPECT_EQ(cache->tier(Tier::host).objects, 16U) << "all of it is what the device's state hangs on";
+  EXPECT_EQ(cache->tier(Tier::host).objects, 16U)
+      << "all of it is what the device's state hangs on";
   EXPECT_EQ(store(1), 4U);
   run(std::chrono::milliseconds(100));
   EXPECT_EQ(store(2), 4U);
@@ -261,7 +269,8 @@ TEST_F(Paths, ADriveThatHangsIsTakenOutAndTheOthersGoOn) {
   switches[0]->hangs = true;
   // Requests wait for it until it is given up, and end then.
   std::vector<TicketName> waiting;
-  for (std::uint32_t i = 0; i < 10; ++i) waiting.push_back(begin(i, HoldKind::lease));
+  for (std::uint32_t i = 0; i < 10; ++i)
+    waiting.push_back(begin(i, HoldKind::lease));
   run(std::chrono::seconds(40), std::chrono::milliseconds(20));
   EXPECT_EQ(guards[0]->health(), DiskHealth::out);
   EXPECT_EQ(guards[1]->health(), DiskHealth::good);
@@ -303,7 +312,8 @@ TEST_F(Paths, AReadOnlyDriveStillServes) {
   }
   flush();
   switches[0]->write_error = EROFS;
-  for (std::uint32_t i = 100; i < 110; ++i) store(i);
+  for (std::uint32_t i = 100; i < 110; ++i)
+    store(i);
   flush();
   EXPECT_EQ(guards[0]->health(), DiskHealth::read_only);
   std::size_t hits = 0;
@@ -322,9 +332,11 @@ TEST_F(Paths, AFullOrFailingDriveLosesNothingFromMemory) {
     catalog.crash();
     build(1);
     switches[0]->write_error = error;
-    for (std::uint32_t i = 0; i < 10; ++i) EXPECT_EQ(store(i), 4U);
+    for (std::uint32_t i = 0; i < 10; ++i)
+      EXPECT_EQ(store(i), 4U);
     flush();
-    for (std::uint32_t i = 0; i < 10; ++i) EXPECT_GE(hit(i), 48U);
+    for (std::uint32_t i = 0; i < 10; ++i)
+      EXPECT_GE(hit(i), 48U);
     EXPECT_GT(cache->counters().io_errors, 0U);
     EXPECT_EQ(cache->tier(Tier::nvme).objects, 0U);
     EXPECT_EQ(cache->tier(Tier::nvme).used, 0U);
@@ -425,7 +437,8 @@ TEST_F(Paths, ReadsThatNobodyWaitsForAnyMoreAreCalledBack) {
   ASSERT_GT(loading.size(), 40U) << "what host memory has no room for lies on the drive alone";
   const std::uint64_t asked = loading.size() * 3 * kBlockBytes;
   const std::uint64_t read = disks[0]->stats().bytes_read;
-  for (std::size_t i = 0; i + 1 < loading.size(); ++i) end(loading[i]);
+  for (std::size_t i = 0; i + 1 < loading.size(); ++i)
+    end(loading[i]);
   run(std::chrono::milliseconds(500));
   EXPECT_NE(cache->lease(loading.back()), nullptr);
   EXPECT_LT(disks[0]->stats().bytes_read - read, asked / 2);
@@ -448,7 +461,8 @@ TEST_F(Paths, WhoComesWhileAReadIsCalledBackGetsItAllTheSame) {
     for (std::uint32_t i = 0; i < 30; ++i)
       names.push_back(begin(static_cast<std::uint32_t>(random.below(200)), HoldKind::lease));
     run(std::chrono::microseconds(random.below(3000)));
-    for (const TicketName& name : names) end(name);
+    for (const TicketName& name : names)
+      end(name);
     // The same objects again, before, while or after the reads have been called back.
     run(std::chrono::microseconds(random.below(600)));
     EXPECT_GE(hit(static_cast<std::uint32_t>(random.below(200))).value_or(0), 48U) << round;
@@ -457,7 +471,7 @@ TEST_F(Paths, WhoComesWhileAReadIsCalledBackGetsItAllTheSame) {
   audit();
 }
 
-// ---- rm and ls, a piece a step --------------------------------------------------------------------------
+// ---- rm and ls, a piece a step -----------------------------------------------------------------
 
 TEST_F(Paths, RmAndLsWorkInPiecesAndSpareWhatIsStoredMeanwhile) {
   build(1);
@@ -471,28 +485,33 @@ TEST_F(Paths, RmAndLsWorkInPiecesAndSpareWhatIsStoredMeanwhile) {
               [&](std::vector<ObjectStatus> objects) { listed = std::move(objects); });
   run(std::chrono::milliseconds(10));
   ASSERT_EQ(listed.size(), 150U);
-  for (const ObjectStatus& object : listed) EXPECT_EQ(object.end, kBlock) << "the shallowest first";
+  for (const ObjectStatus& object : listed)
+    EXPECT_EQ(object.end, kBlock) << "the shallowest first";
 
   std::optional<std::uint64_t> removed;
-  cache->remove_namespace(cache->namespace_of(client), [&](std::uint64_t count) { removed = count; }, clock.now());
+  cache->remove_namespace(
+      cache->namespace_of(client), [&](std::uint64_t count) { removed = count; }, clock.now());
   EXPECT_FALSE(removed) << "nothing is done in the caller's step";
   clock.advance(std::chrono::microseconds(10));
   static_cast<void>(cache->step(clock.now()));
   EXPECT_FALSE(removed) << "800 objects are more than one step's work";
   EXPECT_EQ(store(1000), 4U);
-  for (int i = 0; i < 1000 && !removed; ++i) run(std::chrono::milliseconds(1));
+  for (int i = 0; i < 1000 && !removed; ++i)
+    run(std::chrono::milliseconds(1));
   EXPECT_EQ(removed, 800U);
-  for (std::uint32_t i = 0; i < 200; i += 7) EXPECT_EQ(hit(i), 0U) << i;
+  for (std::uint32_t i = 0; i < 200; i += 7)
+    EXPECT_EQ(hit(i), 0U) << i;
   EXPECT_GE(hit(1000).value_or(0), 48U) << "stored while rm was at work";
   run(std::chrono::milliseconds(100));
   EXPECT_LE(cache->tier(Tier::nvme).used, 4 * kBlockBytes);
   audit();
 }
 
-// ---- the write budget -------------------------------------------------------------------------------
+// ---- the write budget --------------------------------------------------------------------------
 
 TEST_F(Paths, TheBudgetHoldsUnderTwentyTimesItsLoad) {
-  // 8 GiB a day are 9.5 MiB in the 100 seconds that are simulated; more than fifteen times as much is stored.
+  // 8 GiB a day are 9.5 MiB in the 100 seconds that are simulated; more than fifteen times as much
+  // is stored.
   WriteBudgetOptions options;
   options.bytes_per_day = 8 * kGiB;
   options.burst = 2 * kMiB;
@@ -505,9 +524,9 @@ TEST_F(Paths, TheBudgetHoldsUnderTwentyTimesItsLoad) {
     stored += store(i) * kBlockBytes;
     run(std::chrono::milliseconds(100), std::chrono::milliseconds(10));
   }
-  const double allowed = static_cast<double>(options.burst) +
-                         static_cast<double>(options.bytes_per_day) / 86'400 *
-                             seconds(clock.now() - start);
+  const double allowed =
+      static_cast<double>(options.burst) +
+      static_cast<double>(options.bytes_per_day) / 86'400 * seconds(clock.now() - start);
   const auto written = static_cast<double>(disks[0]->stats().bytes_written);
   EXPECT_GT(static_cast<double>(stored), 15 * allowed);
   EXPECT_LE(written, allowed);
@@ -525,12 +544,14 @@ TEST_F(Paths, WhatWasHeldBackIsLookedAtAgainWhenTokensHaveCome) {
   WriteBudget budget(options, 0, clock.now());
   build(1, 4 * kMiB, &budget);
   on_step = [&] { budget.observe(disks[0]->stats().bytes_written); };
-  for (std::uint32_t i = 0; i < 16; ++i) store(i);  // the host tier is full
+  for (std::uint32_t i = 0; i < 16; ++i)
+    store(i);  // the host tier is full
   run(std::chrono::milliseconds(100));
   ASSERT_GT(budget.status().held_back_objects, 0U);
   const std::uint64_t before = disks[0]->stats().bytes_written;
   run(std::chrono::seconds(60), std::chrono::milliseconds(10));
-  EXPECT_GT(disks[0]->stats().bytes_written, before) << "nothing has been stored since; there is room now";
+  EXPECT_GT(disks[0]->stats().bytes_written, before)
+      << "nothing has been stored since; there is room now";
   audit();
 }
 

@@ -1,5 +1,5 @@
-// Random engines against the real cache over in-memory twins: after every request all ledgers add up, a lease
-// covers its prefix without a gap, and capacity was never exceeded.
+// Random engines against the real cache over in-memory twins: after every request all ledgers add
+// up, a lease covers its prefix without a gap, and capacity was never exceeded.
 
 #include "base/prng.hpp"
 #include "daemon/cache/cache.hpp"
@@ -8,6 +8,7 @@
 #include "tiers/nvme/sim_disk.hpp"
 
 #include <gtest/gtest.h>
+
 #include <optional>
 #include <tuple>
 
@@ -34,8 +35,13 @@ NamespaceSpec spec() {
 }
 
 struct World {
-  World(std::uint64_t seed, std::uint64_t device, std::uint64_t host, std::uint64_t nvme, PolicyName policy)
-      : prng(seed), disk(std::max<std::uint64_t>(nvme, 2 * kMiB), clock, SimDiskOptions{}) {
+  World(std::uint64_t seed,
+        std::uint64_t device,
+        std::uint64_t host,
+        std::uint64_t nvme,
+        PolicyName policy)
+      : prng(seed),
+        disk(std::max<std::uint64_t>(nvme, 2 * kMiB), clock, SimDiskOptions{}) {
     CacheOptions options;
     options.device_bytes = device;
     options.host_bytes = host;
@@ -73,7 +79,9 @@ struct World {
 
   void check_lease(const Lease& lease, std::uint32_t have) {
     // What the engine has is not leased: the first piece follows it, or begins inside it.
-    const auto kv = std::find_if(lease.pieces.begin(), lease.pieces.end(), [](const Piece& piece) { return piece.group == 0; });
+    const auto kv = std::find_if(lease.pieces.begin(), lease.pieces.end(), [](const Piece& piece) {
+      return piece.group == 0;
+    });
     std::uint32_t covered = kv != lease.pieces.end() ? kv->first : std::min(have, lease.tokens);
     EXPECT_LE(covered, have);
     bool state = lease.tokens == 0;
@@ -95,12 +103,14 @@ struct World {
     BeginRequest request;
     request.tokens = tokens;
     // Now and then the engine has some of it itself.
-    if (prng.chance(0.2)) request.have = {static_cast<std::uint32_t>(prng.below(tokens.size() + 1)), 0};
+    if (prng.chance(0.2))
+      request.have = {static_cast<std::uint32_t>(prng.below(tokens.size() + 1)), 0};
     request.hold = prng.chance(0.7) ? HoldKind::lease : HoldKind::soft;
     const auto answer = cache->begin(client, name, request, clock.now());
     ASSERT_TRUE(answer.has_value());
     const std::uint64_t waits = prng.below(12);
-    for (std::uint64_t i = 0; i < waits; ++i) step();
+    for (std::uint64_t i = 0; i < waits; ++i)
+      step();
     std::uint32_t from = 0;
     if (const Lease* lease = cache->lease(name); lease != nullptr) {
       check_lease(*lease, request.have.every);
@@ -118,7 +128,8 @@ struct World {
       wants.push_back({0, first, std::min(first + kBlock, size), 0});
     }
     const auto wishes = (*cache->answer(name))->wishes;
-    for (std::uint32_t at : wishes) wants.push_back({1, at, at, 0});
+    for (std::uint32_t at : wishes)
+      wants.push_back({1, at, at, 0});
     wants.push_back({1, size, size, 0});
     const auto slots = cache->reserve(client, name, wants, clock.now());
     ASSERT_TRUE(slots.has_value());
@@ -137,7 +148,9 @@ struct World {
     if (prng.chance(0.1)) {
       ASSERT_TRUE(cache->cancel(client, name, clock.now()).has_value());
     } else {
-      ASSERT_TRUE(cache->finish(client, name, size, size - from, std::chrono::milliseconds(1), clock.now()).has_value());
+      ASSERT_TRUE(
+          cache->finish(client, name, size, size - from, std::chrono::milliseconds(1), clock.now())
+              .has_value());
       const auto released = cache->release(client, name, clock.now());
       static_cast<void>(released);  // gone already when nothing was left to release
     }
@@ -173,16 +186,26 @@ TEST_P(RandomEngines, LedgersAddUpAfterEveryRequest) {
       EXPECT_LE(world.cache->tier(tier).peak, world.cache->tier(tier).capacity);
     }
     EXPECT_EQ(world.cache->tickets(), 0U);
-    EXPECT_GT(world.cache->counters().hit_tokens[0] + world.cache->counters().hit_tokens[1] + world.cache->counters().hit_tokens[2], 0U);
+    EXPECT_GT(world.cache->counters().hit_tokens[0] + world.cache->counters().hit_tokens[1] +
+                  world.cache->counters().hit_tokens[2],
+              0U);
     EXPECT_GT(world.cache->counters().evictions, 0U);
     world.cache->detach(world.client, world.clock.now());
-    for (int i = 0; i < 2000 && world.cache->busy(); ++i) world.step();
+    for (int i = 0; i < 2000 && world.cache->busy(); ++i)
+      world.step();
     EXPECT_FALSE(world.cache->busy());
     EXPECT_EQ(world.cache->tier(Tier::host).held_bytes, 0U);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, RandomEngines, testing::Combine(testing::Values(0, 1, 2, 3), testing::Values(PolicyName::marconi, PolicyName::lru, PolicyName::marconi_paper, PolicyName::s3fifo, PolicyName::gdsf)));
+INSTANTIATE_TEST_SUITE_P(Shapes,
+                         RandomEngines,
+                         testing::Combine(testing::Values(0, 1, 2, 3),
+                                          testing::Values(PolicyName::marconi,
+                                                          PolicyName::lru,
+                                                          PolicyName::marconi_paper,
+                                                          PolicyName::s3fifo,
+                                                          PolicyName::gdsf)));
 
 }  // namespace
 }  // namespace statecached

@@ -1,9 +1,11 @@
-// What a request has stored is still there when the rest of it comes, however much others store meanwhile.
+// What a request has stored is still there when the rest of it comes, however much others store
+// meanwhile.
 
 #include "daemon/cache/cache.hpp"
 #include "tiers/host/copier.hpp"
 
 #include <gtest/gtest.h>
+
 #include <numeric>
 #include <optional>
 
@@ -46,16 +48,19 @@ class Tails : public testing::Test {
     return name;
   }
 
-  /// Stores blocks [from, to) of it, in tokens, and a state at `to` when `state`. How many were granted.
+  /// Stores blocks [from, to) of it, in tokens, and a state at `to` when `state`. How many were
+  /// granted.
   std::size_t store(const TicketName& name, std::uint32_t from, std::uint32_t to, bool state) {
     std::vector<WantItem> wants;
-    for (std::uint32_t first = from; first < to; first += kBlock) wants.push_back({0, first, first + kBlock, 0});
+    for (std::uint32_t first = from; first < to; first += kBlock)
+      wants.push_back({0, first, first + kBlock, 0});
     if (state) wants.push_back({1, to, to, 0});
     const auto slots = cache->reserve(client, name, wants, clock.now());
     EXPECT_TRUE(slots.has_value());
     std::size_t granted = 0;
     for (const SlotGrant& slot : *slots) {
-      if (slot.grant == GrantKind::granted && cache->commit(client, {slot.slot, 0}, clock.now())) ++granted;
+      if (slot.grant == GrantKind::granted && cache->commit(client, {slot.slot, 0}, clock.now()))
+        ++granted;
     }
     clock.advance(std::chrono::milliseconds(1));
     static_cast<void>(cache->step(clock.now()));
@@ -64,7 +69,8 @@ class Tails : public testing::Test {
 
   void end(const TicketName& name) {
     EXPECT_TRUE(cache->finish(client, name, 0, 0, Nanos{}, clock.now()).has_value());
-    static_cast<void>(cache->release(client, name, clock.now()));  // gone already when nothing was left to release
+    // gone already when nothing was left to release
+    static_cast<void>(cache->release(client, name, clock.now()));
   }
 
   static std::vector<Token> tokens(std::uint32_t from, std::uint32_t count) {

@@ -55,7 +55,8 @@ TEST_F(CApi, AnswersSayWhatThereIsAndWhatIsWished) {
   ASSERT_EQ(statecache_refresh(session, &again, 1), STATECACHE_OK);
   ASSERT_EQ(statecache_acquire(session, again, STATECACHE_UNKNOWN, nullptr), STATECACHE_OK);
   statecache_lease lease = STATECACHE_LEASE_INIT;
-  ASSERT_EQ(statecache_wait_lease(session, again, kPatience, &lease), STATECACHE_OK) << statecache_last_error();
+  ASSERT_EQ(statecache_wait_lease(session, again, kPatience, &lease), STATECACHE_OK)
+      << statecache_last_error();
   EXPECT_EQ(lease.tokens, 96u);
   statecache_lease_clear(&lease);
   EXPECT_EQ(statecache_cancel(session, again), STATECACHE_OK);
@@ -124,36 +125,45 @@ TEST_F(CApi, CopiesForEnginesWithAPoolOfTheirOwn) {
   std::vector<std::vector<unsigned char>> pool;
   std::vector<statecache_extent> extents;
   std::vector<statecache_memory> memory;
-  const auto add = [&](std::uint16_t group, std::uint32_t at, std::uint32_t valid, std::size_t bytes) {
-    pool.emplace_back(bytes, mark_of(group, at, 0, 7));
-    statecache_memory item = STATECACHE_MEMORY_INIT;
-    item.group = group;
-    item.at = at;
-    item.valid = valid;
-    item.piece_count = 1;
-    memory.push_back(item);
-  };
+  const auto add =
+      [&](std::uint16_t group, std::uint32_t at, std::uint32_t valid, std::size_t bytes) {
+        pool.emplace_back(bytes, mark_of(group, at, 0, 7));
+        statecache_memory item = STATECACHE_MEMORY_INIT;
+        item.group = group;
+        item.at = at;
+        item.valid = valid;
+        item.piece_count = 1;
+        memory.push_back(item);
+      };
   for (std::uint32_t first = 0; first < 32; first += kBlock) {
     add(0, first, kBlock, kBlock * kTokenBytes);
     add(1, first, kBlock, kBlock * kTokenBytes);
   }
   add(2, 30, 0, kStateBytes);
-  for (auto& block : pool) extents.push_back({block.data(), block.size()});
-  for (std::size_t i = 0; i < memory.size(); ++i) memory[i].pieces = &extents[i];
+  for (auto& block : pool)
+    extents.push_back({block.data(), block.size()});
+  for (std::size_t i = 0; i < memory.size(); ++i)
+    memory[i].pieces = &extents[i];
   std::vector<std::uint8_t> ok(memory.size(), 0);
-  ASSERT_EQ(statecache_write_from(session, ticket, memory.data(), memory.size(), kPatience, ok.data()), STATECACHE_OK)
+  ASSERT_EQ(
+      statecache_write_from(session, ticket, memory.data(), memory.size(), kPatience, ok.data()),
+      STATECACHE_OK)
       << statecache_last_error();
   EXPECT_EQ(ok, std::vector<std::uint8_t>(memory.size(), 1));
   end(session, ticket);
-  for (auto& block : pool) std::fill(block.begin(), block.end(), static_cast<unsigned char>(0));
+  for (auto& block : pool)
+    std::fill(block.begin(), block.end(), static_cast<unsigned char>(0));
   const statecache_ticket reader = begin(session, tokens, STATECACHE_HOLD_LEASE);
   memory.push_back(memory.back());
   memory.back().at = 31;  // not there
   ok.assign(memory.size(), 9);
-  ASSERT_EQ(statecache_read_into(session, reader, memory.data(), memory.size(), kPatience, ok.data()), STATECACHE_OK);
+  ASSERT_EQ(
+      statecache_read_into(session, reader, memory.data(), memory.size(), kPatience, ok.data()),
+      STATECACHE_OK);
   for (std::size_t i = 0; i + 1 < memory.size(); ++i) {
     EXPECT_EQ(ok[i], 1) << i;
-    const std::size_t used = memory[i].at == 16 ? 14 * kTokenBytes : pool[i].size();  // 30 tokens: 14 of the second
+    // 30 tokens: 14 of the second
+    const std::size_t used = memory[i].at == 16 ? 14 * kTokenBytes : pool[i].size();
     EXPECT_EQ(pool[i].front(), mark_of(memory[i].group, memory[i].at, 0, 7));
     EXPECT_EQ(pool[i][used - 1], mark_of(memory[i].group, memory[i].at, 0, 7));
   }
@@ -166,8 +176,9 @@ TEST_F(CApi, SequencesGrowForkTaintAndAreInvalidated) {
   const auto tokens = counting(20, 1);
   const statecache_ticket ticket = begin(session, tokens, STATECACHE_HOLD_NONE);
   const auto more = counting(28, 21);
-  ASSERT_EQ(statecache_append(session, ticket, more.data(), more.size(), nullptr, 0, STATECACHE_UNKNOWN),
-            STATECACHE_OK);
+  ASSERT_EQ(
+      statecache_append(session, ticket, more.data(), more.size(), nullptr, 0, STATECACHE_UNKNOWN),
+      STATECACHE_OK);
   const auto wants = wants_of(48, 48);
   ASSERT_EQ(statecache_reserve(session, ticket, wants.data(), wants.size()), STATECACHE_OK);
   EXPECT_EQ(write_granted(session, ticket, 8), 7u);
@@ -179,7 +190,8 @@ TEST_F(CApi, SequencesGrowForkTaintAndAreInvalidated) {
   fork.tokens = other.data();
   fork.token_count = other.size();
   statecache_ticket child = 0;
-  ASSERT_EQ(statecache_begin(session, &fork, nullptr, &child), STATECACHE_OK) << statecache_last_error();
+  ASSERT_EQ(statecache_begin(session, &fork, nullptr, &child), STATECACHE_OK)
+      << statecache_last_error();
   statecache_answer answer = STATECACHE_ANSWER_INIT;
   ASSERT_EQ(statecache_wait(session, child, kPatience, nullptr, &answer), STATECACHE_OK);
   EXPECT_EQ(answer.best, 48u);
@@ -216,7 +228,8 @@ TEST_F(CApi, SequencesGrowForkTaintAndAreInvalidated) {
   EXPECT_EQ(restore(session, counting(60, 1), 8), 0u);
 }
 
-/// Pages of 16 tokens, named by chained keys of 20 bytes; as an engine that knows no depths has them.
+/// Pages of 16 tokens, named by chained keys of 20 bytes; as an engine that knows no depths has
+/// them.
 TEST_F(CApi, RunsOfKeysWithoutTheirDepth) {
   statecache_group groups[2] = {STATECACHE_GROUP_INIT, STATECACHE_GROUP_INIT};
   groups[0].name = "kv";
@@ -237,7 +250,8 @@ TEST_F(CApi, RunsOfKeysWithoutTheirDepth) {
   space.key_bytes = 20;
   statecache_member member = STATECACHE_MEMBER_INIT;
   statecache_session* session = nullptr;
-  ASSERT_EQ(statecache_attach(daemon_.socket().c_str(), &space, &member, kPatience, &session), STATECACHE_OK)
+  ASSERT_EQ(statecache_attach(daemon_.socket().c_str(), &space, &member, kPatience, &session),
+            STATECACHE_OK)
       << statecache_last_error();
   sessions_.push_back(session);
   std::vector<statecache_digest> keys(8);
@@ -246,23 +260,27 @@ TEST_F(CApi, RunsOfKeysWithoutTheirDepth) {
     keys[i].bytes[0] = static_cast<std::uint8_t>(i + 1);
     keys[i].bytes[19] = 7;
   }
-  const auto begin_run = [&](std::size_t from, std::size_t to, std::uint32_t first_token, statecache_hold hold) {
-    statecache_key_run run = STATECACHE_KEY_RUN_INIT;
-    run.keys = keys.data() + from;
-    run.key_count = to - from;
-    run.first_token = first_token;
-    statecache_limits limits = STATECACHE_LIMITS_INIT;
-    limits.hold = hold;
-    statecache_ticket ticket = 0;
-    EXPECT_EQ(statecache_begin_keys(session, &run, &limits, &ticket), STATECACHE_OK) << statecache_last_error();
-    return ticket;
-  };
+  const auto begin_run =
+      [&](std::size_t from, std::size_t to, std::uint32_t first_token, statecache_hold hold) {
+        statecache_key_run run = STATECACHE_KEY_RUN_INIT;
+        run.keys = keys.data() + from;
+        run.key_count = to - from;
+        run.first_token = first_token;
+        statecache_limits limits = STATECACHE_LIMITS_INIT;
+        limits.hold = hold;
+        statecache_ticket ticket = 0;
+        EXPECT_EQ(statecache_begin_keys(session, &run, &limits, &ticket), STATECACHE_OK)
+            << statecache_last_error();
+        return ticket;
+      };
   const auto save = [&](std::size_t from, std::size_t to, std::uint32_t first_token) {
     const statecache_ticket ticket = begin_run(from, to - 1, first_token, STATECACHE_HOLD_NONE);
-    EXPECT_EQ(statecache_append_keys(session, ticket, keys.data() + to - 1, 1, STATECACHE_UNKNOWN), STATECACHE_OK);
+    EXPECT_EQ(statecache_append_keys(session, ticket, keys.data() + to - 1, 1, STATECACHE_UNKNOWN),
+              STATECACHE_OK);
     const std::uint32_t origin = first_token == STATECACHE_UNKNOWN ? 0 : first_token;
     std::vector<statecache_want> wants;
-    for (std::uint32_t i = 0; i < to - from; ++i) wants.push_back(want(0, origin + i * kBlock, origin + (i + 1) * kBlock));
+    for (std::uint32_t i = 0; i < to - from; ++i)
+      wants.push_back(want(0, origin + i * kBlock, origin + (i + 1) * kBlock));
     const std::uint32_t depth = origin + static_cast<std::uint32_t>(to - from) * kBlock;
     wants.push_back(want(1, depth, depth));
     EXPECT_EQ(statecache_reserve(session, ticket, wants.data(), wants.size()), STATECACHE_OK);
@@ -273,33 +291,39 @@ TEST_F(CApi, RunsOfKeysWithoutTheirDepth) {
   const auto depth_of = [&](std::size_t from, std::size_t to, std::uint32_t first_token) {
     const statecache_ticket ticket = begin_run(from, to, first_token, STATECACHE_HOLD_LEASE);
     statecache_lease lease = STATECACHE_LEASE_INIT;
-    EXPECT_EQ(statecache_wait_lease(session, ticket, kPatience, &lease), STATECACHE_OK) << statecache_last_error();
+    EXPECT_EQ(statecache_wait_lease(session, ticket, kPatience, &lease), STATECACHE_OK)
+        << statecache_last_error();
     const std::uint32_t tokens = lease.tokens;
     statecache_lease_clear(&lease);
     end(session, ticket);
     return tokens;
   };
   EXPECT_EQ(save(4, 8, STATECACHE_UNKNOWN), 5u);
-  EXPECT_EQ(depth_of(4, 8, STATECACHE_UNKNOWN), 4 * kBlock) << "the whole run, no token is kept back";
+  EXPECT_EQ(depth_of(4, 8, STATECACHE_UNKNOWN), 4 * kBlock)
+      << "the whole run, no token is kept back";
   EXPECT_EQ(depth_of(6, 8, STATECACHE_UNKNOWN), 2 * kBlock) << "what is before it is in the engine";
   EXPECT_EQ(depth_of(0, 8, 0), 0u) << "its beginning is not stored";
   EXPECT_EQ(save(0, 4, 0), 5u);
   EXPECT_EQ(depth_of(0, 8, 0), 8 * kBlock) << "linked up";
-  EXPECT_EQ(depth_of(2, 6, 2 * kBlock), 4 * kBlock) << "the state after page 4, at its absolute depth";
+  EXPECT_EQ(depth_of(2, 6, 2 * kBlock), 4 * kBlock)
+      << "the state after page 4, at its absolute depth";
   EXPECT_EQ(save(4, 8, STATECACHE_UNKNOWN), 0u) << "all of it exists";
   keys[0].bytes[25] = 1;
   statecache_key_run run = STATECACHE_KEY_RUN_INIT;
   run.keys = keys.data();
   run.key_count = 1;
   statecache_ticket ticket = 0;
-  EXPECT_EQ(statecache_begin_keys(session, &run, nullptr, &ticket), STATECACHE_INVALID_ARGUMENT) << "byte 25 of 20";
+  EXPECT_EQ(statecache_begin_keys(session, &run, nullptr, &ticket), STATECACHE_INVALID_ARGUMENT)
+      << "byte 25 of 20";
   statecache_ask ask = STATECACHE_ASK_INIT;
-  EXPECT_EQ(statecache_begin(session, &ask, nullptr, &ticket), STATECACHE_INVALID_ARGUMENT) << "tokens";
+  EXPECT_EQ(statecache_begin(session, &ask, nullptr, &ticket), STATECACHE_INVALID_ARGUMENT)
+      << "tokens";
 }
 
 TEST_F(CApi, OperatorsAsk) {
   char* json = nullptr;
-  ASSERT_EQ(statecache_admin(daemon_.socket().c_str(), "status", nullptr, 0, nullptr, 0, kPatience, &json),
+  ASSERT_EQ(statecache_admin(
+                daemon_.socket().c_str(), "status", nullptr, 0, nullptr, 0, kPatience, &json),
             STATECACHE_OK)
       << statecache_last_error();
   EXPECT_EQ(json[0], '{');
@@ -309,10 +333,12 @@ TEST_F(CApi, OperatorsAsk) {
     return 0;
   };
   std::string told;
-  EXPECT_EQ(statecache_admin_stream(daemon_.socket().c_str(), "status", nullptr, 0, nullptr, 0, each, &told, kPatience),
+  EXPECT_EQ(statecache_admin_stream(
+                daemon_.socket().c_str(), "status", nullptr, 0, nullptr, 0, each, &told, kPatience),
             STATECACHE_OK);
   EXPECT_FALSE(told.empty());
-  EXPECT_EQ(statecache_admin(daemon_.socket().c_str(), "nonsense", nullptr, 0, nullptr, 0, kPatience, &json),
+  EXPECT_EQ(statecache_admin(
+                daemon_.socket().c_str(), "nonsense", nullptr, 0, nullptr, 0, kPatience, &json),
             STATECACHE_INVALID_ARGUMENT);
   EXPECT_STRNE(statecache_last_error(), "");
 }
@@ -322,11 +348,13 @@ TEST_F(CApi, SizesOfStructs) {
   statecache_counters counters = STATECACHE_COUNTERS_INIT;
   counters.struct_size = 4;
   EXPECT_EQ(statecache_get_counters(session, &counters), STATECACHE_INVALID_ARGUMENT);
+
   // A program of tomorrow with a longer struct: fine while what we do not know is zero.
   struct Longer {
     statecache_counters known;
     std::uint64_t tomorrow;
   } longer{STATECACHE_COUNTERS_INIT, 0};
+
   longer.known.struct_size = sizeof(Longer);
   longer.known.posted = 77;  // is written over
   EXPECT_EQ(statecache_get_counters(session, &longer.known), STATECACHE_OK);
@@ -340,6 +368,7 @@ TEST_F(CApi, SizesOfStructs) {
     statecache_want known;
     std::uint64_t tomorrow;
   };
+
   std::array<LongWant, 3> wants{};
   for (std::uint32_t i = 0; i < 3; ++i) {
     wants[i].known = want(0, i * kBlock, (i + 1) * kBlock);
@@ -347,13 +376,16 @@ TEST_F(CApi, SizesOfStructs) {
   }
   const statecache_ticket ticket = begin(session, counting(48, 1), STATECACHE_HOLD_NONE);
   ASSERT_EQ(statecache_reserve(session, ticket, &wants[0].known, wants.size()), STATECACHE_OK);
+
   struct LongSlot {
     statecache_slot known;
     std::uint64_t tomorrow;
   };
+
   statecache_slots slots = STATECACHE_SLOTS_INIT;
   slots.slot_size = sizeof(LongSlot);
-  ASSERT_EQ(statecache_wait_slots(session, ticket, kPatience, &slots), STATECACHE_OK) << statecache_last_error();
+  ASSERT_EQ(statecache_wait_slots(session, ticket, kPatience, &slots), STATECACHE_OK)
+      << statecache_last_error();
   ASSERT_EQ(slots.count, 3u);
   const auto* rows = reinterpret_cast<const LongSlot*>(slots.items);
   for (std::uint32_t i = 0; i < 3; ++i) {
@@ -363,7 +395,8 @@ TEST_F(CApi, SizesOfStructs) {
   }
   statecache_slots_clear(&slots);
   wants[1].known.struct_size = sizeof(statecache_want);
-  EXPECT_EQ(statecache_reserve(session, ticket, &wants[0].known, wants.size()), STATECACHE_INVALID_ARGUMENT);
+  EXPECT_EQ(statecache_reserve(session, ticket, &wants[0].known, wants.size()),
+            STATECACHE_INVALID_ARGUMENT);
   end(session, ticket);
 }
 
@@ -372,9 +405,13 @@ TEST_F(CApi, NonsenseIsAnError) {
   statecache_namespace space = STATECACHE_NAMESPACE_INIT;
   statecache_member member = STATECACHE_MEMBER_INIT;
   EXPECT_EQ(statecache_attach(nullptr, &space, &member, 0, &session), STATECACHE_INVALID_ARGUMENT);
-  EXPECT_EQ(statecache_attach("/nowhere", &space, &member, 0, &session), STATECACHE_INVALID_ARGUMENT) << "no name";
+  EXPECT_EQ(statecache_attach("/nowhere", &space, &member, 0, &session),
+            STATECACHE_INVALID_ARGUMENT)
+      << "no name";
   space.name = "x";
-  EXPECT_EQ(statecache_attach("/nowhere", &space, &member, 0, &session), STATECACHE_INVALID_ARGUMENT) << "no groups";
+  EXPECT_EQ(statecache_attach("/nowhere", &space, &member, 0, &session),
+            STATECACHE_INVALID_ARGUMENT)
+      << "no groups";
   EXPECT_NE(std::string(statecache_last_error()).find("groups"), std::string::npos);
   statecache_detach(nullptr);
   statecache_answer_clear(nullptr);

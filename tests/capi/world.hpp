@@ -1,8 +1,9 @@
 #pragma once
 // A daemon, and sessions of the C API attached to it.
 
-#include "statecache/statecache.h"
 #include "tests/support/daemon_process.hpp"
+
+#include "statecache/statecache.h"
 
 #include <array>
 #include <cstring>
@@ -35,14 +36,19 @@ class CApi : public ::testing::Test {
   void SetUp() override { ASSERT_TRUE(daemon_.start()) << daemon_.log(); }
 
   void TearDown() override {
-    for (statecache_session* session : sessions_) statecache_detach(session);
+    for (statecache_session* session : sessions_)
+      statecache_detach(session);
   }
 
   using Groups = std::array<statecache_group, 3>;
 
-  /// Groups: 0 KV of `world` shards, 1 a sliding window, 2 a state of `world` shards; `change` makes others of them.
-  statecache_session* attach(std::uint16_t rank = 0, std::uint16_t world = 1, const char* name = "capi",
-                             const std::function<void(statecache_namespace&, Groups&)>& change = {}) {
+  /// Groups: 0 KV of `world` shards, 1 a sliding window, 2 a state of `world` shards; `change`
+  /// makes others of them.
+  statecache_session* attach(
+      std::uint16_t rank = 0,
+      std::uint16_t world = 1,
+      const char* name = "capi",
+      const std::function<void(statecache_namespace&, Groups&)>& change = {}) {
     Groups groups{};
     groups.fill(statecache_group STATECACHE_GROUP_INIT);
     groups[0].name = "kv";
@@ -76,14 +82,17 @@ class CApi : public ::testing::Test {
     member.shard_count = 3;
     member.program = "capi test";
     statecache_session* session = nullptr;
-    EXPECT_EQ(statecache_attach(daemon_.socket().c_str(), &space, &member, kPatience, &session), STATECACHE_OK)
+    EXPECT_EQ(statecache_attach(daemon_.socket().c_str(), &space, &member, kPatience, &session),
+              STATECACHE_OK)
         << statecache_last_error();
     sessions_.push_back(session);
     return session;
   }
 
-  static statecache_ticket begin(statecache_session* session, const std::vector<std::uint32_t>& tokens,
-                                 statecache_hold hold, const statecache_domain* domain = nullptr,
+  static statecache_ticket begin(statecache_session* session,
+                                 const std::vector<std::uint32_t>& tokens,
+                                 statecache_hold hold,
+                                 const statecache_domain* domain = nullptr,
                                  const std::vector<statecache_mark>& marks = {}) {
     statecache_ask ask = STATECACHE_ASK_INIT;
     ask.tokens = tokens.data();
@@ -94,7 +103,8 @@ class CApi : public ::testing::Test {
     statecache_limits limits = STATECACHE_LIMITS_INIT;
     limits.hold = hold;
     statecache_ticket ticket = 0;
-    EXPECT_EQ(statecache_begin(session, &ask, &limits, &ticket), STATECACHE_OK) << statecache_last_error();
+    EXPECT_EQ(statecache_begin(session, &ask, &limits, &ticket), STATECACHE_OK)
+        << statecache_last_error();
     return ticket;
   }
 
@@ -119,14 +129,19 @@ class CApi : public ::testing::Test {
 
   static void fill(const statecache_slot& slot, unsigned seed) {
     for (std::uint32_t e = 0; e < slot.extent_count; ++e) {
-      std::memset(slot.where[e].data, mark_of(slot.group, slot.first, slot.shard, seed), slot.where[e].bytes);
+      std::memset(slot.where[e].data,
+                  mark_of(slot.group, slot.first, slot.shard, seed),
+                  slot.where[e].bytes);
     }
   }
 
   /// Takes, writes and commits what was granted; how many.
-  static std::size_t write_granted(statecache_session* session, statecache_ticket ticket, unsigned seed) {
+  static std::size_t write_granted(statecache_session* session,
+                                   statecache_ticket ticket,
+                                   unsigned seed) {
     statecache_slots slots = STATECACHE_SLOTS_INIT;
-    EXPECT_EQ(statecache_wait_slots(session, ticket, kPatience, &slots), STATECACHE_OK) << statecache_last_error();
+    EXPECT_EQ(statecache_wait_slots(session, ticket, kPatience, &slots), STATECACHE_OK)
+        << statecache_last_error();
     std::vector<statecache_filled> filled;
     for (std::size_t i = 0; i < slots.count; ++i) {
       if (slots.items[i].grant != STATECACHE_GRANTED) continue;
@@ -140,14 +155,20 @@ class CApi : public ::testing::Test {
     return filled.size();
   }
 
-  static void end(statecache_session* session, statecache_ticket ticket, const statecache_report* report = nullptr) {
+  static void end(statecache_session* session,
+                  statecache_ticket ticket,
+                  const statecache_report* report = nullptr) {
     EXPECT_EQ(statecache_finish(session, ticket, report), STATECACHE_OK) << statecache_last_error();
-    EXPECT_EQ(statecache_settle(session, ticket, kPatience), STATECACHE_OK) << statecache_last_error();
+    EXPECT_EQ(statecache_settle(session, ticket, kPatience), STATECACHE_OK)
+        << statecache_last_error();
     EXPECT_EQ(statecache_release(session, ticket), STATECACHE_OK) << statecache_last_error();
   }
 
-  std::size_t store(statecache_session* session, const std::vector<std::uint32_t>& tokens, std::uint32_t state,
-                    unsigned seed, const statecache_domain* domain = nullptr,
+  std::size_t store(statecache_session* session,
+                    const std::vector<std::uint32_t>& tokens,
+                    std::uint32_t state,
+                    unsigned seed,
+                    const statecache_domain* domain = nullptr,
                     const std::vector<statecache_mark>& marks = {}) {
     const statecache_ticket ticket = begin(session, tokens, STATECACHE_HOLD_NONE, domain, marks);
     const auto wants = wants_of(static_cast<std::uint32_t>(tokens.size()), state);
@@ -161,12 +182,15 @@ class CApi : public ::testing::Test {
   }
 
   /// The depth of the lease; every byte of it is what store() wrote.
-  static std::uint32_t restore(statecache_session* session, const std::vector<std::uint32_t>& tokens, unsigned seed,
+  static std::uint32_t restore(statecache_session* session,
+                               const std::vector<std::uint32_t>& tokens,
+                               unsigned seed,
                                const statecache_domain* domain = nullptr,
                                const std::vector<statecache_mark>& marks = {}) {
     const statecache_ticket ticket = begin(session, tokens, STATECACHE_HOLD_LEASE, domain, marks);
     statecache_lease lease = STATECACHE_LEASE_INIT;
-    EXPECT_EQ(statecache_wait_lease(session, ticket, kPatience, &lease), STATECACHE_OK) << statecache_last_error();
+    EXPECT_EQ(statecache_wait_lease(session, ticket, kPatience, &lease), STATECACHE_OK)
+        << statecache_last_error();
     const std::uint32_t depth = lease.tokens;
     std::map<unsigned, std::uint32_t> seen;
     for (std::size_t i = 0; i < lease.piece_count; ++i) {

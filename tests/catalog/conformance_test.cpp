@@ -144,15 +144,10 @@ TEST_P(CatalogConformance, ADroppedNamespaceLeavesItsNeighboursAlone) {
   again.puts = {object_row(2, 8)};
   write_ok(std::move(again));
   const Labels after = labels(*catalog_);
-  EXPECT_EQ(after,
-            (Labels{"N2",
-                    "N1",
-                    "D1" + domain,
-                    "N3",
-                    "D3" + domain,
-                    "O2/8",
-                    "O1" + object,
-                    "O3" + object}));
+  EXPECT_EQ(
+      after,
+      (Labels{
+          "N2", "N1", "D1" + domain, "N3", "D3" + domain, "O2/8", "O1" + object, "O3" + object}));
 }
 
 TEST_P(CatalogConformance, WithinABatchDeletesAndDropsComeLast) {

@@ -4,19 +4,23 @@
 
 #include "base/prng.hpp"
 
-#include <array>
-#include <cstring>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <poll.h>
+
+#include <array>
+#include <cstring>
 #include <thread>
 
 namespace statecached::wire {
 namespace {
 
-constexpr ChannelSizes kSmall{.request_slots = 8, .completion_slots = 8, .request_area = 4096, .reply_area = 4096};
+constexpr ChannelSizes kSmall{.request_slots = 8,
+                              .completion_slots = 8,
+                              .request_area = 4096,
+                              .reply_area = 4096};
 
 struct Pair {
   DaemonChannel daemon;
@@ -30,7 +34,8 @@ Pair make_pair(const ChannelSizes& sizes) {
   EXPECT_TRUE(daemon) << daemon.error().message();
   out.daemon = std::move(*daemon);
   out.bell = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  auto client = ClientChannel::open(UniqueFd(::dup(out.daemon.fd())), UniqueFd(::dup(out.bell.get())));
+  auto client =
+      ClientChannel::open(UniqueFd(::dup(out.daemon.fd())), UniqueFd(::dup(out.bell.get())));
   EXPECT_TRUE(client) << client.error().message();
   out.client = std::move(*client);
   return out;
@@ -38,18 +43,22 @@ Pair make_pair(const ChannelSizes& sizes) {
 
 /// A third mapping: what a hostile process would write through.
 ChannelHeader& raw_header(const DaemonChannel& daemon, const ChannelSizes& sizes, Mapping& keep) {
-  keep = Mapping(::mmap(nullptr, channel_bytes(sizes), PROT_READ | PROT_WRITE, MAP_SHARED, daemon.fd(), 0),
-                 channel_bytes(sizes));
+  keep = Mapping(
+      ::mmap(nullptr, channel_bytes(sizes), PROT_READ | PROT_WRITE, MAP_SHARED, daemon.fd(), 0),
+      channel_bytes(sizes));
   return *reinterpret_cast<ChannelHeader*>(keep.data());
 }
 
 std::vector<std::byte> pattern(std::uint64_t seed, std::size_t bytes) {
   std::vector<std::byte> out(bytes);
-  for (std::size_t i = 0; i < bytes; ++i) out[i] = static_cast<std::byte>((seed * 131 + i * 7) & 0xFFU);
+  for (std::size_t i = 0; i < bytes; ++i)
+    out[i] = static_cast<std::byte>((seed * 131 + i * 7) & 0xFFU);
   return out;
 }
 
-std::size_t size_for(std::uint64_t n) { return n % 5 == 0 ? 0 : (n * 389) % 1500 + 1; }
+std::size_t size_for(std::uint64_t n) {
+  return n % 5 == 0 ? 0 : (n * 389) % 1500 + 1;
+}
 
 bool post_pattern(ClientChannel& client, std::uint64_t n) {
   const auto bytes = pattern(n, size_for(n));
@@ -108,10 +117,12 @@ TEST(Channel, PingPongAcrossManyLaps) {
   Completion completion;
   std::vector<std::byte> payload;
   while (received < kCount) {
-    while (sent < kCount && post_pattern(pair.client, sent)) ++sent;
+    while (sent < kCount && post_pattern(pair.client, sent))
+      ++sent;
     if (!pair.client.take(completion, payload)) {
       ASSERT_FALSE(pair.client.broken());
-      // A wait may end early: the ring for a completion that we have taken already can still arrive.
+      // A wait may end early: the ring for a completion that we have taken already can still
+      // arrive.
       const auto slept_from = std::chrono::steady_clock::now();
       const bool woken = pair.client.wait(std::chrono::seconds(20));
       ASSERT_TRUE(woken || std::chrono::steady_clock::now() - slept_from < std::chrono::seconds(10))
@@ -126,14 +137,16 @@ TEST(Channel, PingPongAcrossManyLaps) {
 
 TEST(Channel, FullRingRefusesAndRecovers) {
   Pair pair = make_pair(kSmall);
-  for (int i = 0; i < 8; ++i) EXPECT_TRUE(pair.client.post({}, {}));
+  for (int i = 0; i < 8; ++i)
+    EXPECT_TRUE(pair.client.post({}, {}));
   EXPECT_FALSE(pair.client.post({}, {}));
   EXPECT_FALSE(pair.client.broken());
   Request record;
   std::vector<std::byte> payload;
   EXPECT_TRUE(pair.daemon.take(record, payload));
   EXPECT_TRUE(pair.client.post({}, {}));
-  for (int i = 0; i < 8; ++i) EXPECT_TRUE(pair.daemon.post({}, {}));
+  for (int i = 0; i < 8; ++i)
+    EXPECT_TRUE(pair.daemon.post({}, {}));
   EXPECT_FALSE(pair.daemon.post({}, {}));
   EXPECT_FALSE(pair.daemon.broken());
 }
@@ -233,7 +246,8 @@ TEST(Channel, HostileDaemonBreaksOnlyItsChannel) {
 }
 
 TEST(Channel, RandomDamageNeverLeavesTheMapping) {
-  // The sanitizers are the judges here; what must hold anyway is that no payload is larger than its area.
+  // The sanitizers are the judges here; what must hold anyway is that no payload is larger than its
+  // area.
   Prng random(42);
   for (int round = 0; round < 300; ++round) {
     Pair pair = make_pair(kSmall);

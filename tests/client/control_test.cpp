@@ -5,16 +5,18 @@
 #include "base/prng.hpp"
 #include "client/wire/socket.hpp"
 
-#include <array>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
+
+#include <array>
 
 namespace statecached::wire {
 namespace {
 
 std::span<const std::byte> body_of(const std::vector<std::byte>& frame) {
-  const auto length = frame_length(std::span<const std::byte, kFramePrefix>(frame.data(), kFramePrefix));
+  const auto length =
+      frame_length(std::span<const std::byte, kFramePrefix>(frame.data(), kFramePrefix));
   EXPECT_TRUE(length && *length == frame.size() - kFramePrefix);
   return std::span<const std::byte>(frame).subspan(kFramePrefix);
 }
@@ -24,7 +26,11 @@ AttachMessage sample() {
   m.space.name = "jamba";
   m.space.model.bytes.fill(std::byte{1});
   m.space.layout.bytes.fill(std::byte{2});
-  m.space.groups = {Group{.name = "kv", .max_bytes = 1 << 20, .shards = 2, .contiguous = true, .token_major = false},
+  m.space.groups = {Group{.name = "kv",
+                          .max_bytes = 1 << 20,
+                          .shards = 2,
+                          .contiguous = true,
+                          .token_major = false},
                     Group{.name = "ssm", .need = Need::end, .lookahead = 3, .max_bytes = 77}};
   m.space.resume_grid = 64;
   m.space.checkpoint_grid = 128;
@@ -64,13 +70,19 @@ TEST(Control, AttachRoundTrip) {
 }
 
 TEST(Control, AdminAndRepliesRoundTrip) {
-  const auto admin = decode_request(body_of(encode_request(1, AdminMessage{"explain", {"a", ""}, {1, 2, 3}})));
+  const auto admin =
+      decode_request(body_of(encode_request(1, AdminMessage{"explain", {"a", ""}, {1, 2, 3}})));
   ASSERT_TRUE(admin);
   EXPECT_EQ(std::get<AdminMessage>(admin->body).command, "explain");
   EXPECT_EQ(std::get<AdminMessage>(admin->body).arguments, (std::vector<std::string>{"a", ""}));
   EXPECT_EQ(std::get<AdminMessage>(admin->body).tokens, (std::vector<Token>{1, 2, 3}));
 
-  AttachedReply in{.epoch = 5, .client = 6, .name = "n@1", .generation = 7, .arenas = {{TierName::host, 4096, true}}, .cores = 2};
+  AttachedReply in{.epoch = 5,
+                   .client = 6,
+                   .name = "n@1",
+                   .generation = 7,
+                   .arenas = {{TierName::host, 4096, true}},
+                   .cores = 2};
   const auto attached = decode_reply(body_of(encode_reply(2, in)));
   ASSERT_TRUE(attached);
   EXPECT_TRUE(attached->last);
@@ -99,7 +111,8 @@ TEST(Control, TruncatedAndDamagedBytesAreRefusedOrHarmless) {
   const auto frame = encode_request(1, sample());
   const auto body = body_of(frame);
   for (std::size_t n = 0; n < body.size(); ++n) {
-    EXPECT_FALSE(decode_reply(body.first(n)).has_value() && decode_request(body.first(n)).has_value());
+    EXPECT_FALSE(decode_reply(body.first(n)).has_value() &&
+                 decode_request(body.first(n)).has_value());
   }
   EXPECT_FALSE(decode_request({}));
   EXPECT_FALSE(decode_request(body.first(body.size() / 2)));
@@ -107,7 +120,8 @@ TEST(Control, TruncatedAndDamagedBytesAreRefusedOrHarmless) {
   std::size_t refused = 0;
   for (int i = 0; i < 5000; ++i) {
     std::vector<std::byte> bad(body.begin(), body.end());
-    for (int k = 0; k < 4; ++k) bad[random.next() % bad.size()] = static_cast<std::byte>(random.next() & 0xFFU);
+    for (int k = 0; k < 4; ++k)
+      bad[random.next() % bad.size()] = static_cast<std::byte>(random.next() & 0xFFU);
     if (!decode_request(bad)) ++refused;
   }
   EXPECT_GT(refused, 0U);
@@ -138,7 +152,8 @@ TEST(Socket, FramesAndDescriptorsTravelAndTheEndIsSeen) {
   const auto first = receive_frame(b.get(), std::chrono::seconds(5));
   ASSERT_TRUE(first) << first.error().message();
   EXPECT_EQ(first->fds.size(), 2U);
-  for (const UniqueFd& fd : first->fds) EXPECT_NE(::fcntl(fd.get(), F_GETFD) & FD_CLOEXEC, 0);
+  for (const UniqueFd& fd : first->fds)
+    EXPECT_NE(::fcntl(fd.get(), F_GETFD) & FD_CLOEXEC, 0);
   EXPECT_TRUE(decode_request(first->body));
   const auto second = receive_frame(b.get(), std::chrono::seconds(5));
   ASSERT_TRUE(second);

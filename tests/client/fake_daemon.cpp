@@ -2,12 +2,13 @@
 
 #include "client/wire/socket.hpp"
 
-#include <array>
-#include <cstring>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+
+#include <array>
+#include <cstring>
 
 namespace statecached::fake {
 namespace {
@@ -38,7 +39,9 @@ Daemon::Daemon(bool writable) : writable_(writable) {
   SC_ASSERT(::listen(listener_.get(), 4) == 0);
   arena_fd_ = UniqueFd(::memfd_create("arena", MFD_CLOEXEC));
   SC_ASSERT(::ftruncate(arena_fd_.get(), kArenaBytes) == 0);
-  arena_ = Mapping(::mmap(nullptr, kArenaBytes, PROT_READ | PROT_WRITE, MAP_SHARED, arena_fd_.get(), 0), kArenaBytes);
+  arena_ =
+      Mapping(::mmap(nullptr, kArenaBytes, PROT_READ | PROT_WRITE, MAP_SHARED, arena_fd_.get(), 0),
+              kArenaBytes);
   bell_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   thread_ = std::thread([this] { run(); });
 }
@@ -60,7 +63,8 @@ void Daemon::run() {
     if (silent) {
       quiet_ = true;
     } else {
-      while (channel_.take(record, payload)) handle(record, payload);
+      while (channel_.take(record, payload))
+        handle(record, payload);
       if (!withhold) {
         for (const TicketName& name : withheld_) {
           answer(0, name, wire::State::ready);
@@ -99,7 +103,8 @@ bool Daemon::attach(int socket) {
     return false;
   }
   auto channel = wire::DaemonChannel::create(
-      {.request_slots = 16, .completion_slots = 16, .request_area = 65536, .reply_area = 65536}, 42);
+      {.request_slots = 16, .completion_slots = 16, .request_area = 65536, .reply_area = 65536},
+      42);
   SC_ASSERT(channel.has_value());
   channel_ = std::move(*channel);
   wire::AttachedReply out;
@@ -127,7 +132,8 @@ void Daemon::handle(const wire::Request& record, std::span<const std::byte> payl
       wire::BeginArgs args;
       SC_ASSERT(payload.size() >= sizeof args);
       std::memcpy(&args, payload.data(), sizeof args);
-      SC_ASSERT(payload.size() == sizeof args + args.tokens * sizeof(Token) + args.marks * sizeof(Mark));
+      SC_ASSERT(payload.size() ==
+                sizeof args + args.tokens * sizeof(Token) + args.marks * sizeof(Mark));
       depths_[record.ticket] = args.tokens / 16 * 16;
       const bool later = withhold;
       answer(record.cookie, record.ticket, later ? wire::State::loading : wire::State::ready);
@@ -138,26 +144,35 @@ void Daemon::handle(const wire::Request& record, std::span<const std::byte> payl
       }
       return;
     }
-    case wire::Op::refresh: return answer(record.cookie, record.ticket, wire::State::ready);
+    case wire::Op::refresh:
+      return answer(record.cookie, record.ticket, wire::State::ready);
     case wire::Op::join:
       if (!depths_.contains(record.ticket)) return done(Errc::not_found);
       [[fallthrough]];
-    case wire::Op::acquire: return lease(record.cookie, record.ticket, std::min(record.a, depths_[record.ticket]));
-    case wire::Op::reserve: return reserve(record, payload);
+    case wire::Op::acquire:
+      return lease(record.cookie, record.ticket, std::min(record.a, depths_[record.ticket]));
+    case wire::Op::reserve:
+      return reserve(record, payload);
     case wire::Op::commit: {
       wire::Completion out = reply(wire::Event::committed, record.cookie, record.ticket);
       out.a = record.a - 1;  // the last one is always stale here
       out.b = 1;
       return post(out, {});
     }
-    case wire::Op::abandon: abandoned += record.a; return done(Errc::ok);
+    case wire::Op::abandon:
+      abandoned += record.a;
+      return done(Errc::ok);
     case wire::Op::finish:
     case wire::Op::release:
-    case wire::Op::cancel: ++ended; return done(Errc::ok);
-    case wire::Op::invalidate:
-      for (const auto& [name, depth] : depths_) post(reply(wire::Event::lost, 0, name), {});
+    case wire::Op::cancel:
+      ++ended;
       return done(Errc::ok);
-    default: return done(Errc::ok);
+    case wire::Op::invalidate:
+      for (const auto& [name, depth] : depths_)
+        post(reply(wire::Event::lost, 0, name), {});
+      return done(Errc::ok);
+    default:
+      return done(Errc::ok);
   }
 }
 
@@ -167,7 +182,8 @@ void Daemon::answer(std::uint32_t cookie, const TicketName& name, wire::State st
   const std::vector<std::uint32_t> wishes{7, 9};
   const std::uint32_t depth = depths_[name];
   for (const std::uint32_t tokens : {depth / 2, depth}) {
-    points.push_back({.tokens = tokens, .tier = 1, .bytes = 10, .ready_in_us = 0, .recompute_us = 30});
+    points.push_back(
+        {.tokens = tokens, .tier = 1, .bytes = 10, .ready_in_us = 0, .recompute_us = 30});
   }
   head[0].version = 1;
   head[0].best = depth;
@@ -186,8 +202,15 @@ void Daemon::lease(std::uint32_t cookie, const TicketName& name, std::uint32_t t
   out.b = 2;
   out.c = 2;
   std::vector<wire::PieceRecord> pieces(2);
-  pieces[0] = {.group = 0, .tier_at_begin = 2, .first = 0, .valid = tokens, .extents = 2, .offset = 0, .bytes = kPieceBytes};
-  pieces[1] = {.group = 1, .tier_at_begin = 1, .first = tokens, .extents = 1, .offset = 16384, .bytes = 100};
+  pieces[0] = {.group = 0,
+               .tier_at_begin = 2,
+               .first = 0,
+               .valid = tokens,
+               .extents = 2,
+               .offset = 0,
+               .bytes = kPieceBytes};
+  pieces[1] = {
+      .group = 1, .tier_at_begin = 1, .first = tokens, .extents = 1, .offset = 16384, .bytes = 100};
   if (garbage) pieces[1].offset = kArenaBytes - 50;
   const std::vector<wire::ExtentRecord> table{{kPieceAt[0], 4096}, {kPieceAt[1], 4096}};
   const std::array<std::span<const std::byte>, 2> parts{part(pieces), part(table)};
@@ -201,7 +224,8 @@ void Daemon::reserve(const wire::Request& record, std::span<const std::byte> pay
   std::vector<wire::SlotRecord> slots;
   for (const wire::WantRecord& want : wants) {
     wire::SlotRecord slot{.group = want.group, .first = want.first, .end = want.end};
-    slot.grant = static_cast<std::uint8_t>(want.group == 0 ? wire::Grant::granted : wire::Grant::exists);
+    slot.grant =
+        static_cast<std::uint8_t>(want.group == 0 ? wire::Grant::granted : wire::Grant::exists);
     if (want.group == 0) {
       slot.slot = next_slot_++;
       slot.extents = 1;

@@ -1,12 +1,14 @@
-// The Session against a fake daemon: one request end to end, failures, the daemon's end, many threads.
+// The Session against a fake daemon: one request end to end, failures, the daemon's end, many
+// threads.
+
+#include "tests/client/fake_daemon.hpp"
 
 #include "statecache/admin.hpp"
 #include "statecache/client.hpp"
-#include "tests/client/fake_daemon.hpp"
-
 #include <gtest/gtest.h>
-#include <numeric>
 #include <sys/wait.h>
+
+#include <numeric>
 
 namespace statecache {
 namespace {
@@ -51,7 +53,8 @@ TEST(Session, OneRequestEndToEnd) {
   EXPECT_TRUE(session.writable());
   EXPECT_EQ(session.name(), "test");
   EXPECT_EQ(session.epoch(), 42U);
-  for (std::size_t i = 0; i < fake::kArenaBytes; ++i) daemon.arena()[i] = static_cast<std::byte>(i * 31 >> 3U);
+  for (std::size_t i = 0; i < fake::kArenaBytes; ++i)
+    daemon.arena()[i] = static_cast<std::byte>(i * 31 >> 3U);
 
   const auto tokens = prompt(50);
   const std::vector<Mark> marks(1);
@@ -90,7 +93,8 @@ TEST(Session, OneRequestEndToEnd) {
   const std::array<Extent, 2> into{Extent{mine.data(), 1000}, Extent{mine.data() + 1000, 6000}};
   std::array<std::byte, 10> small{};
   const std::array<Extent, 1> too_small{Extent{small.data(), small.size()}};
-  const std::array<Memory, 3> wanted{Memory{0, 0, 0, into}, Memory{1, 32, 0, too_small}, Memory{0, 16, 0, into}};
+  const std::array<Memory, 3> wanted{
+      Memory{0, 0, 0, into}, Memory{1, 32, 0, too_small}, Memory{0, 16, 0, into}};
   std::array<bool, 3> ok{};
   ASSERT_TRUE(session.read_into(*ticket, wanted, 1s, ok));
   EXPECT_EQ(ok, (std::array<bool, 3>{true, false, false}));
@@ -130,7 +134,8 @@ TEST(Session, LeaseAtBeginComesWhenLoaded) {
   fake::Daemon daemon;
   Session session = attach(daemon);
   daemon.withhold = true;
-  const auto ticket = session.begin({.tokens = prompt(40), .marks = {}, .domain = {}}, {.have = {}, .hold = Hold::lease});
+  const auto ticket = session.begin({.tokens = prompt(40), .marks = {}, .domain = {}},
+                                    {.have = {}, .hold = Hold::lease});
   ASSERT_TRUE(ticket);
   EXPECT_EQ(session.wait(*ticket, 30ms).state, State::loading);
   EXPECT_EQ(session.wait_lease(*ticket, 1ms).status().code, Errc::timeout);
@@ -145,7 +150,8 @@ TEST(Session, LeaseAtBeginComesWhenLoaded) {
 TEST(Session, WriteFromCopiesAndCommits) {
   fake::Daemon daemon;
   Session session = attach(daemon);
-  const auto ticket = session.begin({.tokens = prompt(40), .marks = {}, .domain = {}}, {.have = {}, .hold = Hold::none});
+  const auto ticket = session.begin({.tokens = prompt(40), .marks = {}, .domain = {}},
+                                    {.have = {}, .hold = Hold::none});
   ASSERT_TRUE(ticket);
   std::vector<std::byte> mine(300, std::byte{0x77});
   const std::array<Extent, 2> from{Extent{mine.data(), 100}, Extent{mine.data() + 100, 200}};
@@ -164,7 +170,8 @@ TEST(Session, RefusalsAreToldAndCounted) {
   fake::Daemon daemon;
   Session session = attach(daemon);
   daemon.refuse = true;
-  const auto ticket = session.begin({.tokens = prompt(40), .marks = {}, .domain = {}}, {.have = {}, .hold = Hold::lease});
+  const auto ticket = session.begin({.tokens = prompt(40), .marks = {}, .domain = {}},
+                                    {.have = {}, .hold = Hold::lease});
   ASSERT_TRUE(ticket);
   EXPECT_EQ(session.wait(*ticket, 20s).state, State::failed);
   EXPECT_EQ(session.wait_lease(*ticket, 20s).status().code, Errc::invalid_argument);
@@ -177,8 +184,10 @@ TEST(Session, RefusalsAreToldAndCounted) {
   EXPECT_TRUE(session.settle(*ticket, 20s)) << "told once";
   EXPECT_EQ(session.counters().errors, 3U);
   EXPECT_EQ(session.begin(KeyRun{}).status().code, Errc::invalid_argument);
-  EXPECT_EQ(session.begin({.tokens = {}, .marks = {}, .domain = {}, .parent = 99}).status().code, Errc::not_found);
-  EXPECT_EQ(session.begin({.tokens = prompt(20'000), .marks = {}, .domain = {}}).status().code, Errc::invalid_argument);
+  EXPECT_EQ(session.begin({.tokens = {}, .marks = {}, .domain = {}, .parent = 99}).status().code,
+            Errc::not_found);
+  EXPECT_EQ(session.begin({.tokens = prompt(20'000), .marks = {}, .domain = {}}).status().code,
+            Errc::invalid_argument);
 }
 
 TEST(Session, JoinByName) {
@@ -249,7 +258,8 @@ TEST(Session, TheDaemonsEndIsLostAtOnce) {
   ASSERT_TRUE(old);
   EXPECT_EQ(session.wait(*old, 20s).state, State::ready);
   daemon.hush();
-  const auto ticket = session.begin({.tokens = prompt(40), .marks = {}, .domain = {}}, {.have = {}, .hold = Hold::lease});
+  const auto ticket = session.begin({.tokens = prompt(40), .marks = {}, .domain = {}},
+                                    {.have = {}, .hold = Hold::lease});
   ASSERT_TRUE(ticket);
   std::vector<std::thread> waiters;
   std::atomic<int> lost{0};
@@ -261,13 +271,15 @@ TEST(Session, TheDaemonsEndIsLostAtOnce) {
     });
   }
   daemon.hang_up = true;
-  for (std::thread& waiter : waiters) waiter.join();
+  for (std::thread& waiter : waiters)
+    waiter.join();
   EXPECT_LT(Clock::now() - start, 20s);
   EXPECT_EQ(lost, 3);
   EXPECT_FALSE(session.connected());
   EXPECT_EQ(session.poll(*old).state, State::lost);
   EXPECT_EQ(session.poll(*old).best, 0U);
-  EXPECT_EQ(session.begin({.tokens = prompt(4), .marks = {}, .domain = {}}).status().code, Errc::closed);
+  EXPECT_EQ(session.begin({.tokens = prompt(4), .marks = {}, .domain = {}}).status().code,
+            Errc::closed);
   EXPECT_EQ(session.release(*old).code, Errc::closed);
   fake::Daemon again;
   session = attach(again);
@@ -278,7 +290,8 @@ TEST(Session, APieceOutsideTheArenaEndsTheTrust) {
   fake::Daemon daemon;
   Session session = attach(daemon);
   daemon.garbage = true;
-  const auto ticket = session.begin({.tokens = prompt(40), .marks = {}, .domain = {}}, {.have = {}, .hold = Hold::lease});
+  const auto ticket = session.begin({.tokens = prompt(40), .marks = {}, .domain = {}},
+                                    {.have = {}, .hold = Hold::lease});
   ASSERT_TRUE(ticket);
   EXPECT_EQ(session.wait_lease(*ticket, 20s).status().code, Errc::closed);
   EXPECT_FALSE(session.connected());
@@ -288,7 +301,8 @@ TEST(Session, AReadOnlyArenaIsRead) {
   fake::Daemon daemon(false);
   Session session = attach(daemon);
   EXPECT_FALSE(session.writable());
-  const auto ticket = session.begin({.tokens = prompt(40), .marks = {}, .domain = {}}, {.have = {}, .hold = Hold::lease});
+  const auto ticket = session.begin({.tokens = prompt(40), .marks = {}, .domain = {}},
+                                    {.have = {}, .hold = Hold::lease});
   ASSERT_TRUE(ticket);
   const auto lease = session.wait_lease(*ticket, 20s);
   ASSERT_TRUE(lease);
@@ -304,9 +318,11 @@ TEST(Session, ManyThreadsShareOneSession) {
     threads.emplace_back([&, t] {
       for (unsigned i = 0; i < 200; ++i) {
         const std::uint32_t depth = 16 * (1 + (t * 7 + i) % 20);
-        auto ticket = session.begin({.tokens = prompt(depth + 1), .marks = {}, .domain = {}}, {.have = {}, .hold = Hold::lease});
+        auto ticket = session.begin({.tokens = prompt(depth + 1), .marks = {}, .domain = {}},
+                                    {.have = {}, .hold = Hold::lease});
         while (!ticket && ticket.status().code == Errc::busy) {
-          ticket = session.begin({.tokens = prompt(depth + 1), .marks = {}, .domain = {}}, {.have = {}, .hold = Hold::lease});
+          ticket = session.begin({.tokens = prompt(depth + 1), .marks = {}, .domain = {}},
+                                 {.have = {}, .hold = Hold::lease});
         }
         ASSERT_TRUE(ticket);
         const auto lease = session.wait_lease(*ticket, 30s);
@@ -317,7 +333,8 @@ TEST(Session, ManyThreadsShareOneSession) {
       }
     });
   }
-  for (std::thread& thread : threads) thread.join();
+  for (std::thread& thread : threads)
+    thread.join();
   EXPECT_EQ(good, 800);
   EXPECT_TRUE(session.drain(20s));
   EXPECT_EQ(daemon.ended, 800U);

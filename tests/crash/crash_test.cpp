@@ -1,13 +1,14 @@
-// kill -9 at seeded random moments while engines store and load. After each restart: every listed object
-// reads back, everything that was reported durable is listed, every byte that comes back is the one that
-// was stored, the drive's ledger is the sum of what is listed; over the rounds no space leaks.
+// kill -9 at seeded random moments while engines store and load. After each restart: every listed
+// object reads back, everything that was reported durable is listed, every byte that comes back is
+// the one that was stored, the drive's ledger is the sum of what is listed; over the rounds no
+// space leaks.
 
 #include "base/prng.hpp"
-#include "statecache/admin.hpp"
 #include "tests/ipc/toy_engine.hpp"
 #include "tests/support/daemon_process.hpp"
 #include "tests/support/environment.hpp"
 
+#include "statecache/admin.hpp"
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
@@ -94,7 +95,8 @@ class Listener {
       const std::string id = event["id"];
       const std::string kind = event["event"];
       // A shorter block goes when a longer one of its cell is stored; the others stay.
-      const bool whole = event["group"] == 1 || event["end"].get<int>() - event["first"].get<int>() == 64;
+      const bool whole =
+          event["group"] == 1 || event["end"].get<int>() - event["first"].get<int>() == 64;
       if (kind == "durable" && whole) durable.insert(id);
       if (kind == "dropped" || kind == "demoted") durable.erase(id);
     }
@@ -146,7 +148,10 @@ class Crash : public testing::Test {
     FAIL() << used() << " bytes used, the objects take " << sum;
   }
 
-  DaemonProcess daemon{{"nvme.capacity=256MiB", "host.capacity=24MiB", "policy.nvme_write=through", "policy.demotion=always"}};
+  DaemonProcess daemon{{"nvme.capacity=256MiB",
+                        "host.capacity=24MiB",
+                        "policy.nvme_write=through",
+                        "policy.demotion=always"}};
   std::uint64_t verified = 0;
 };
 
@@ -158,12 +163,14 @@ TEST_F(Crash, KillsAtRandomMoments) {
   start();
   for (std::uint64_t round = 0; round < rounds; ++round) {
     SCOPED_TRACE("round " + std::to_string(round));
-    const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(30 + prng.below(400));
+    const auto until =
+        std::chrono::steady_clock::now() + std::chrono::milliseconds(30 + prng.below(400));
     {
       Worker one(daemon.socket(), "one", prng.next());
       Worker two(daemon.socket(), "two", prng.next());
       std::thread flusher;
-      if (prng.chance(0.5)) flusher = std::thread([this] { static_cast<void>(ask(daemon.socket(), "flush")); });
+      if (prng.chance(0.5))
+        flusher = std::thread([this] { static_cast<void>(ask(daemon.socket(), "flush")); });
       while (std::chrono::steady_clock::now() < until)
         events.listen(daemon.socket());
       daemon.kill9();
@@ -193,9 +200,14 @@ TEST_F(Crash, KillsAtRandomMoments) {
   EXPECT_GT(stored, rounds);
   EXPECT_GT(hits, 0U);
   EXPECT_GT(durable, 0U);
-  std::printf("%llu kills: %llu objects stored, %llu restored prompts, %llu objects read back, %llu reported durable and found\n",
-              static_cast<unsigned long long>(rounds), static_cast<unsigned long long>(stored), static_cast<unsigned long long>(hits),
-              static_cast<unsigned long long>(verified), static_cast<unsigned long long>(durable));
+  std::printf(
+      "%llu kills: %llu objects stored, %llu restored prompts, %llu objects read back, %llu "
+      "reported durable and found\n",
+      static_cast<unsigned long long>(rounds),
+      static_cast<unsigned long long>(stored),
+      static_cast<unsigned long long>(hits),
+      static_cast<unsigned long long>(verified),
+      static_cast<unsigned long long>(durable));
   EXPECT_EQ(daemon.stop(), 0) << daemon.log();
 }
 

@@ -1,11 +1,11 @@
-// What can befall a state directory: a damaged catalog, another version's, a file system that is full or
-// read-only. And what a stop in good order leaves there.
+// What can befall a state directory: a damaged catalog, another version's, a file system that is
+// full or read-only. And what a stop in good order leaves there.
 
-#include "statecache/admin.hpp"
 #include "tests/ipc/toy_engine.hpp"
 #include "tests/support/daemon_process.hpp"
 #include "tiers/catalog/row_codec.hpp"
 
+#include "statecache/admin.hpp"
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 #include <rocksdb/db.h>
@@ -71,7 +71,8 @@ TEST_F(StateDir, AStopInGoodOrderKeepsWhatWasInMemory) {
   ASSERT_TRUE(daemon.start()) << daemon.log();
   const int stored = store(1, 20);
   ASSERT_EQ(stored, 20 * 6);
-  EXPECT_EQ(ask("status")["tiers"]["nvme"]["objects"], 0) << "written early: the stop has nothing to show";
+  EXPECT_EQ(ask("status")["tiers"]["nvme"]["objects"], 0)
+      << "written early: the stop has nothing to show";
   ASSERT_EQ(daemon.stop(), 0) << daemon.log();
   ASSERT_TRUE(daemon.start()) << daemon.log();
   EXPECT_EQ(objects(), static_cast<std::uint64_t>(stored));
@@ -122,9 +123,10 @@ TEST_F(StateDir, ADamagedCatalogIsMovedAsideLoudlyAndAnEmptyOneBegun) {
   ASSERT_TRUE(daemon.start()) << daemon.log();
   EXPECT_NE(daemon.log().find("is damaged"), std::string::npos) << daemon.log();
   EXPECT_EQ(objects(), 0U);
-  const auto aside = std::count_if(fs::directory_iterator(state()), fs::directory_iterator(), [](const auto& entry) {
-    return entry.path().filename().string().rfind("catalog.corrupt-", 0) == 0;
-  });
+  const auto aside = std::count_if(
+      fs::directory_iterator(state()), fs::directory_iterator(), [](const auto& entry) {
+        return entry.path().filename().string().rfind("catalog.corrupt-", 0) == 0;
+      });
   EXPECT_EQ(aside, 1);
   // And it works from there, over the bytes of before.
   EXPECT_EQ(restore(1), 0U);
@@ -153,7 +155,8 @@ TEST_F(StateDir, AnotherVersionsCatalogIsRefusedAndLeftAlone) {
     ASSERT_TRUE(db->Put(rocksdb::WriteOptions(), meta_key(), *value).ok());
     ASSERT_TRUE(db->Close().ok());
     EXPECT_FALSE(daemon.start());
-    EXPECT_NE(daemon.log().find("has format " + std::to_string(format)), std::string::npos) << daemon.log();
+    EXPECT_NE(daemon.log().find("has format " + std::to_string(format)), std::string::npos)
+        << daemon.log();
     for (const auto& entry : fs::directory_iterator(state()))
       EXPECT_EQ(entry.path().filename().string().find("corrupt"), std::string::npos);
   }

@@ -1,6 +1,6 @@
 #pragma once
-// Random conversations with the small hybrid model, each logit compared, bit for bit, with what the same model
-// computes without a cache. One thread.
+// Random conversations with the small hybrid model, each logit compared, bit for bit, with what the
+// same model computes without a cache. One thread.
 
 #include "base/prng.hpp"
 #include "client/engine/engine.hpp"
@@ -18,16 +18,18 @@ using Tokens = std::vector<engine::Token>;
 /// What happened, and what differed. Sums over processes when plain memory is copied.
 struct Findings {
   std::uint64_t conversations = 0, turns = 0, prompt_tokens = 0, hit_tokens = 0;
-  std::uint64_t logits = 0;                ///< rows of 256 compared
-  std::uint64_t different = 0;             ///< of these: not the same bytes
+  std::uint64_t logits = 0;     ///< rows of 256 compared
+  std::uint64_t different = 0;  ///< of these: not the same bytes
   std::uint64_t hits = 0;
-  std::uint64_t inside_block = 0;          ///< not at the end of a block
-  std::uint64_t same_prompt = 0;           ///< a prompt asked for again, all but its last token
-  std::uint64_t fork = 0, parent = 0;      ///< another end for a conversation, or for an open request
-  std::uint64_t branch = 0;                ///< exactly where a new question parts from others about its document
-  std::uint64_t others = 0;                ///< of what this process had never seen: another one stored it
-  std::uint64_t restarted = 0;             ///< in a daemon that was killed and started
-  std::array<std::uint64_t, 3> by_tier{};  ///< hits, by the lowest tier that a part of them came from
+  std::uint64_t inside_block = 0;      ///< not at the end of a block
+  std::uint64_t same_prompt = 0;       ///< a prompt asked for again, all but its last token
+  std::uint64_t fork = 0, parent = 0;  ///< another end for a conversation, or for an open request
+  /// exactly where a new question parts from others about its document
+  std::uint64_t branch = 0;
+  std::uint64_t others = 0;     ///< of what this process had never seen: another one stored it
+  std::uint64_t restarted = 0;  ///< in a daemon that was killed and started
+  /// hits, by the lowest tier that a part of them came from
+  std::array<std::uint64_t, 3> by_tier{};
   std::uint64_t stored = 0, refused = 0, cache_errors = 0;
   char first_error[160] = {};
 
@@ -46,7 +48,8 @@ struct Findings {
     branch += other.branch;
     others += other.others;
     restarted += other.restarted;
-    for (std::size_t t = 0; t < by_tier.size(); ++t) by_tier[t] += other.by_tier[t];
+    for (std::size_t t = 0; t < by_tier.size(); ++t)
+      by_tier[t] += other.by_tier[t];
     stored += other.stored;
     refused += other.refused;
     cache_errors += other.cache_errors;
@@ -55,12 +58,17 @@ struct Findings {
 
   [[nodiscard]] std::string text() const {
     const auto n = [](std::uint64_t value) { return std::to_string(value); };
-    std::string out = n(conversations) + " conversations, " + n(turns) + " turns, " + n(prompt_tokens) + " prompt tokens, ";
-    out += n(hit_tokens) + " restored; hits " + n(hits) + " (device " + n(by_tier[0]) + ", host " + n(by_tier[1]);
-    out += ", nvme " + n(by_tier[2]) + "; inside a block " + n(inside_block) + ", of the same prompt " + n(same_prompt);
-    out += ", of forks " + n(fork) + ", of open parents " + n(parent) + ", at branch points " + n(branch);
+    std::string out = n(conversations) + " conversations, " + n(turns) + " turns, " +
+                      n(prompt_tokens) + " prompt tokens, ";
+    out += n(hit_tokens) + " restored; hits " + n(hits) + " (device " + n(by_tier[0]) + ", host " +
+           n(by_tier[1]);
+    out += ", nvme " + n(by_tier[2]) + "; inside a block " + n(inside_block) +
+           ", of the same prompt " + n(same_prompt);
+    out += ", of forks " + n(fork) + ", of open parents " + n(parent) + ", at branch points " +
+           n(branch);
     out += ", of another process's " + n(others) + ", after a restart " + n(restarted);
-    out += "); objects stored " + n(stored) + ", refused " + n(refused) + "; errors " + n(cache_errors) + " " + first_error;
+    out += "); objects stored " + n(stored) + ", refused " + n(refused) + "; errors " +
+           n(cache_errors) + " " + first_error;
     out += "; rows of logits " + n(logits) + ", different " + n(different);
     return out;
   }
@@ -79,14 +87,21 @@ class Conversations {
     return out;
   }
 
-  /// `content`: what the prompts are about: equal in processes that shall share. `choices`: what comes next.
-  /// `whole`: the model with all heads, to compute the truth with.
-  Conversations(engine::Engine& engine, const engine::Model& whole, std::uint64_t content, std::uint64_t choices)
-      : engine_(engine), whole_(whole), truth_(whole), chance_(choices) {
+  /// `content`: what the prompts are about: equal in processes that shall share. `choices`: what
+  /// comes next. `whole`: the model with all heads, to compute the truth with.
+  Conversations(engine::Engine& engine,
+                const engine::Model& whole,
+                std::uint64_t content,
+                std::uint64_t choices)
+      : engine_(engine),
+        whole_(whole),
+        truth_(whole),
+        chance_(choices) {
     Prng words(content);
     for (Tokens& document : documents_) {
       document.resize(20 + words.below(150));
-      for (engine::Token& token : document) token = static_cast<engine::Token>(words.below(256));
+      for (engine::Token& token : document)
+        token = static_cast<engine::Token>(words.below(256));
     }
   }
 
@@ -116,24 +131,27 @@ class Conversations {
 
   /// Every conversation that is kept, asked for once more.
   void again() {
-    for (Talk& talk : talks_) serve(talk, talk.prompt, {});
+    for (Talk& talk : talks_)
+      serve(talk, talk.prompt, {});
   }
 
  private:
   struct Talk {
     std::uint64_t adapter = 0, salt = 0;
-    Tokens history;              ///< prompt, and what was generated
-    std::size_t prompt = 0;      ///< of the last turn
-    engine::Sequence computed;   ///< the truth: no cache
-    std::vector<float> logits;   ///< the truth, a row a token of `computed`
+    Tokens history;             ///< prompt, and what was generated
+    std::size_t prompt = 0;     ///< of the last turn
+    engine::Sequence computed;  ///< the truth: no cache
+    std::vector<float> logits;  ///< the truth, a row a token of `computed`
   };
 
   void say(Tokens& history, std::uint64_t count) {
-    for (std::uint64_t i = 0; i < count; ++i) history.push_back(static_cast<engine::Token>(chance_.below(256)));
+    for (std::uint64_t i = 0; i < count; ++i)
+      history.push_back(static_cast<engine::Token>(chance_.below(256)));
   }
 
   void begin() {
-    if (talks_.size() >= 24) talks_.erase(talks_.begin() + static_cast<std::ptrdiff_t>(chance_.below(talks_.size())));
+    if (talks_.size() >= 24)
+      talks_.erase(talks_.begin() + static_cast<std::ptrdiff_t>(chance_.below(talks_.size())));
     Talk& talk = talks_.emplace_back();
     ++found.conversations;
     talk.adapter = chance_.below(4) == 0 ? 1 + chance_.below(2) : 0;
@@ -208,7 +226,9 @@ class Conversations {
       const std::size_t part = std::min<std::size_t>(size - from, 1 + chance_.below(100));
       const std::size_t at = talk.logits.size();
       talk.logits.resize(at + part * engine::kVocabulary);
-      truth_.run(talk.computed, std::span(talk.history).subspan(from, part), std::span(talk.logits).subspan(at));
+      truth_.run(talk.computed,
+                 std::span(talk.history).subspan(from, part),
+                 std::span(talk.logits).subspan(at));
     }
   }
 
@@ -230,7 +250,8 @@ class Conversations {
     if (turn.hit != 0) {
       ++found.hits;
       if (turn.inside_block != 0) ++found.inside_block;
-      if (turn.lowest != statecache::Tier::none) ++found.by_tier[static_cast<std::size_t>(turn.lowest)];
+      if (turn.lowest != statecache::Tier::none)
+        ++found.by_tier[static_cast<std::size_t>(turn.lowest)];
     }
     // What the engine generated is the conversation from here on, right or wrong: compare along it.
     const bool continued = talk.history.size() > size;
@@ -241,7 +262,8 @@ class Conversations {
     for (std::size_t r = 0; r < rows && r * engine::kVocabulary < turn.logits.size(); ++r) {
       ++found.logits;
       if (std::memcmp(turn.logits.data() + r * engine::kVocabulary,
-                      talk.logits.data() + (turn.hit + r) * engine::kVocabulary, engine::kVocabulary * sizeof(float)) != 0)
+                      talk.logits.data() + (turn.hit + r) * engine::kVocabulary,
+                      engine::kVocabulary * sizeof(float)) != 0)
         ++found.different;
     }
     if (turn.logits.size() != rows * engine::kVocabulary) ++found.different;

@@ -1,5 +1,5 @@
-// One engine: thousands of conversations through a cache that is too small for them, and not one bit off; and
-// three broken engines, each of which this test would have found out.
+// One engine: thousands of conversations through a cache that is too small for them, and not one
+// bit off; and three broken engines, each of which this test would have found out.
 
 #include "tests/engine/world.hpp"
 
@@ -21,7 +21,9 @@ class Exactness : public ::testing::Test {
   }
 
   /// `turns` turns of an engine of its own.
-  void converse(std::uint64_t turns, std::uint64_t seed, engine::Fault fault = engine::Fault::none) {
+  void converse(std::uint64_t turns,
+                std::uint64_t seed,
+                engine::Fault fault = engine::Fault::none) {
     auto session = attach(daemon.socket(), seed);
     ASSERT_TRUE(session) << session.status().text << daemon.log();
     engine::Engine engine(model, &*session, Conversations::options(fault));
@@ -37,13 +39,17 @@ class Exactness : public ::testing::Test {
 
   /// Turns until each of these tiers gave more than `some` hits, at most eight times `turns`: how
   /// many it takes depends on how far the daemon's writing behind gets meanwhile.
-  void converse_until_hit(std::uint64_t turns, std::uint64_t seed,
-                          const std::vector<std::size_t>& tiers, std::uint64_t some) {
+  void converse_until_hit(std::uint64_t turns,
+                          std::uint64_t seed,
+                          const std::vector<std::size_t>& tiers,
+                          std::uint64_t some) {
     const auto enough = [&](std::size_t tier) { return found.by_tier[tier] > some; };
     converse(turns, seed);
     for (std::uint64_t more = 1; more < 8 && !std::ranges::all_of(tiers, enough); ++more)
       converse(turns, seed + 1000 * more);
-    for (const std::size_t tier : tiers) EXPECT_GT(found.by_tier[tier], some) << "tier " << tier << "\n" << daemon.ctl({"--json", "status"}).out;
+    for (const std::size_t tier : tiers)
+      EXPECT_GT(found.by_tier[tier], some) << "tier " << tier << "\n"
+                                           << daemon.ctl({"--json", "status"}).out;
   }
 
   engine::Model model{engine::ModelConfig::tiny()};
@@ -77,7 +83,8 @@ TEST_F(Exactness, EmulatedDeviceHostAndNvme) {
 
 TEST_F(Exactness, PlainLru) {
   auto settings = tight();
-  settings.insert(settings.end(), {"policy.name=lru", "policy.demotion=always", "nvme.engine=threads"});
+  settings.insert(settings.end(),
+                  {"policy.name=lru", "policy.demotion=always", "nvme.engine=threads"});
   daemon.set(settings);
   ASSERT_TRUE(daemon.start()) << daemon.log();
   converse(scaled(1000), 3);
@@ -95,11 +102,13 @@ TEST_F(Exactness, AfterARestart) {
     ASSERT_TRUE(session);
     std::optional<engine::Engine> engine(std::in_place, model, &*session, Conversations::options());
     Conversations conversations(*engine, model, 1, 7 + life);
-    for (std::uint64_t i = 0; i < scaled(150); ++i) conversations.step();
+    for (std::uint64_t i = 0; i < scaled(150); ++i)
+      conversations.step();
     const ProgramResult flush = daemon.ctl({"flush"});
     EXPECT_EQ(flush.code, 0) << flush.out << flush.err;
     daemon.kill9();
-    // Without the daemon everything is computed; with the next one the same prompts are restored from NVMe.
+    // Without the daemon everything is computed; with the next one the same prompts are restored
+    // from NVMe.
     const std::uint64_t before = conversations.found.hits;
     conversations.again();
     EXPECT_EQ(conversations.found.hits, before);
@@ -122,14 +131,16 @@ TEST_F(Exactness, AfterARestart) {
 }
 
 TEST_F(Exactness, AnEngineFarFromThePriorIsServedFromItsFirstReportOn) {
-  // policy.engine_tflops is 400, a CPU has a ten-thousandth of that: at the prior, nothing would be worth loading.
+  // policy.engine_tflops is 400, a CPU has a ten-thousandth of that: at the prior, nothing would be
+  // worth loading.
   daemon.set({"host.capacity=16MiB", "nvme.capacity=0"});
   ASSERT_TRUE(daemon.start()) << daemon.log();
   auto session = attach(daemon.socket(), 1);
   ASSERT_TRUE(session);
   engine::Engine engine(model, &*session, Conversations::options());
   Tokens prompt(300);
-  for (std::size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<engine::Token>(i * 7 % 251);
+  for (std::size_t i = 0; i < prompt.size(); ++i)
+    prompt[i] = static_cast<engine::Token>(i * 7 % 251);
   engine::Request request;
   request.prompt = prompt;
   EXPECT_EQ(engine.serve(request).hit, 0U);
@@ -137,7 +148,9 @@ TEST_F(Exactness, AnEngineFarFromThePriorIsServedFromItsFirstReportOn) {
 }
 
 /// Enough room, so that what is wrong is also found again.
-std::vector<std::string> roomy() { return {"host.capacity=64MiB", "nvme.capacity=0", "policy.engine_tflops=0.01"}; }
+std::vector<std::string> roomy() {
+  return {"host.capacity=64MiB", "nvme.capacity=0", "policy.engine_tflops=0.01"};
+}
 
 /// What Broken does, without a fault.
 TEST_F(Exactness, ASoundEngineIsNotFoundOut) {
@@ -163,8 +176,11 @@ std::string name_of(const ::testing::TestParamInfo<engine::Fault>& fault) {
   return fault.param == engine::Fault::domains_mixed ? "DomainsMixed" : "ABlockTruncated";
 }
 
-INSTANTIATE_TEST_SUITE_P(Faults, Broken,
-                         ::testing::Values(engine::Fault::state_one_off, engine::Fault::domains_mixed, engine::Fault::block_truncated),
+INSTANTIATE_TEST_SUITE_P(Faults,
+                         Broken,
+                         ::testing::Values(engine::Fault::state_one_off,
+                                           engine::Fault::domains_mixed,
+                                           engine::Fault::block_truncated),
                          name_of);
 
 }  // namespace

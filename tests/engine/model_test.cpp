@@ -3,9 +3,10 @@
 #include "base/prng.hpp"
 #include "client/engine/engine.hpp"
 
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <cstring>
-#include <gtest/gtest.h>
 #include <thread>
 
 namespace statecached::engine {
@@ -14,18 +15,26 @@ namespace {
 std::vector<Token> random_tokens(std::uint64_t seed, std::size_t count) {
   Prng chance(seed);
   std::vector<Token> out(count);
-  for (Token& token : out) token = static_cast<Token>(chance.below(kVocabulary));
+  for (Token& token : out)
+    token = static_cast<Token>(chance.below(kVocabulary));
   return out;
 }
 
-std::vector<float> logits_of(const Model& model, const std::vector<Token>& tokens, std::uint64_t chunks, std::uint64_t adapter = 0) {
+std::vector<float> logits_of(const Model& model,
+                             const std::vector<Token>& tokens,
+                             std::uint64_t chunks,
+                             std::uint64_t adapter = 0) {
   Runner runner(model);
   Sequence sequence = model.start(adapter);
   Prng chance(chunks);
   std::vector<float> out(tokens.size() * kVocabulary);
   for (std::size_t at = 0; at < tokens.size();) {
-    const std::size_t part = chunks == 0 ? tokens.size() : std::min<std::size_t>(tokens.size() - at, 1 + chance.below(90));
-    runner.run(sequence, std::span(tokens).subspan(at, part), std::span(out).subspan(at * kVocabulary, part * kVocabulary));
+    const std::size_t part = chunks == 0
+                                 ? tokens.size()
+                                 : std::min<std::size_t>(tokens.size() - at, 1 + chance.below(90));
+    runner.run(sequence,
+               std::span(tokens).subspan(at, part),
+               std::span(out).subspan(at * kVocabulary, part * kVocabulary));
     at += part;
   }
   return out;
@@ -40,8 +49,10 @@ TEST(Model, LogitsDoNotDependOnChunks) {
     const Model model(config);
     const auto tokens = random_tokens(3, 300);
     const auto whole = logits_of(model, tokens, 0);
-    for (std::uint64_t chunks = 1; chunks < 5; ++chunks) EXPECT_TRUE(same(whole, logits_of(model, tokens, chunks))) << config.name;
-    for (const float logit : whole) ASSERT_TRUE(std::isfinite(logit));
+    for (std::uint64_t chunks = 1; chunks < 5; ++chunks)
+      EXPECT_TRUE(same(whole, logits_of(model, tokens, chunks))) << config.name;
+    for (const float logit : whole)
+      ASSERT_TRUE(std::isfinite(logit));
   }
 }
 
@@ -61,9 +72,11 @@ TEST(Model, LogitsDependOnEveryTokenBefore) {
     other[changed] ^= 1U;
     const auto result = logits_of(model, other, 0);
     const std::size_t row = std::size_t{199} * kVocabulary;
-    EXPECT_NE(std::memcmp(whole.data() + row, result.data() + row, kVocabulary * sizeof(float)), 0) << changed;
+    EXPECT_NE(std::memcmp(whole.data() + row, result.data() + row, kVocabulary * sizeof(float)), 0)
+        << changed;
     if (changed > 0) {
-      EXPECT_EQ(std::memcmp(whole.data(), result.data(), changed * kVocabulary * sizeof(float)), 0) << changed;
+      EXPECT_EQ(std::memcmp(whole.data(), result.data(), changed * kVocabulary * sizeof(float)), 0)
+          << changed;
     }
   }
   EXPECT_FALSE(same(whole, logits_of(model, tokens, 0, 1)));
@@ -86,7 +99,8 @@ TEST(Model, WorkersWithHalfTheHeadsGiveTheSameBits) {
       runner.run(sequence, tokens, results[shard]);
     });
   }
-  for (std::thread& worker : workers) worker.join();
+  for (std::thread& worker : workers)
+    worker.join();
   EXPECT_TRUE(same(expected, results[0]));
   EXPECT_TRUE(same(expected, results[1]));
 }
@@ -104,13 +118,16 @@ TEST(Model, ObjectsHoldTheStateAndNothingElse) {
     EXPECT_LE(bytes, spec.groups[group].max_bytes);
     // In two places, cut where no value ends.
     std::vector<std::byte> memory(bytes);
-    const std::array<statecache::Extent, 2> where{statecache::Extent{memory.data(), 37}, statecache::Extent{memory.data() + 37, bytes - 37}};
+    const std::array<statecache::Extent, 2> where{
+        statecache::Extent{memory.data(), 37}, statecache::Extent{memory.data() + 37, bytes - 37}};
     EXPECT_TRUE(store(model, sequence, group, first, end, where));
     EXPECT_TRUE(load(model, copy, group, first, end, where));
     EXPECT_FALSE(load(model, copy, group, first, end, std::span(where).first(1)));
   };
-  for (std::uint32_t first = 0; first < 83; first += 16) move(0, first, std::min(first + 16, 83U));
-  for (std::uint32_t first = 32; first < 83; first += 16) move(1, first, std::min(first + 16, 83U));
+  for (std::uint32_t first = 0; first < 83; first += 16)
+    move(0, first, std::min(first + 16, 83U));
+  for (std::uint32_t first = 32; first < 83; first += 16)
+    move(1, first, std::min(first + 16, 83U));
   move(2, 83, 83);
   copy.length = 83;
   std::vector<float> a(17 * kVocabulary);

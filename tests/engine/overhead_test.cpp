@@ -1,6 +1,6 @@
-// What the cache costs an engine where nothing is ever found: statecache-engine bench-overhead, few rounds. The lower
-// ends of its intervals are looked at: they lie above 2 % only where the cache costs more than that, however much the
-// machine's other work blurs the rest.
+// What the cache costs an engine where nothing is ever found: statecache-engine bench-overhead, few
+// rounds. The lower ends of its intervals are looked at: they lie above 2 % only where the cache
+// costs more than that, however much the machine's other work blurs the rest.
 
 #include "tests/support/daemon_process.hpp"
 
@@ -18,7 +18,15 @@ constexpr const char* kTokens = "1500";
 TEST(Overhead, OfACacheThatMissesEverythingIsAtMostTwoPercent) {
   DaemonProcess daemon({"host.capacity=128MiB", "nvme.capacity=256MiB"});
   ASSERT_TRUE(daemon.start()) << daemon.log();
-  const ProgramResult result = daemon.run("statecache-engine", {"--socket", daemon.socket(), "--json", "bench-overhead", "--tokens", kTokens, "--rounds", "8"});
+  const ProgramResult result = daemon.run("statecache-engine",
+                                          {"--socket",
+                                           daemon.socket(),
+                                           "--json",
+                                           "bench-overhead",
+                                           "--tokens",
+                                           kTokens,
+                                           "--rounds",
+                                           "8"});
   ASSERT_EQ(result.code, 0) << result.out << result.err;
   std::printf("%s\n", result.out.c_str());
   EXPECT_EQ(number_of(result.out, "hits"), 0);

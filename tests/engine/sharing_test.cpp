@@ -1,4 +1,5 @@
-// Several processes: two engines that share what they store, and two workers of one engine with half the heads each.
+// Several processes: two engines that share what they store, and two workers of one engine with
+// half the heads each.
 
 #include "tests/engine/world.hpp"
 
@@ -11,7 +12,8 @@ namespace {
 class Sharing : public ::testing::Test {
  protected:
   void SetUp() override {
-    void* memory = ::mmap(nullptr, sizeof(Findings) * 2, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void* memory = ::mmap(
+        nullptr, sizeof(Findings) * 2, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     ASSERT_NE(memory, MAP_FAILED);
     findings = new (memory) Findings[2];
   }
@@ -30,11 +32,13 @@ class Sharing : public ::testing::Test {
     ::_exit(0);
   }
 
-  /// Its exit code. Meanwhile what is stored goes to NVMe, however slowly the drive writes: on a busy machine
-  /// host memory would else fill with what exists nowhere else, and little more would be stored.
+  /// Its exit code. Meanwhile what is stored goes to NVMe, however slowly the drive writes: on a
+  /// busy machine host memory would else fill with what exists nowhere else, and little more would
+  /// be stored.
   int wait_flushing(pid_t pid) {
     int status = 0;
-    while (::waitpid(pid, &status, WNOHANG) == 0) static_cast<void>(daemon.ctl({"flush"}));
+    while (::waitpid(pid, &status, WNOHANG) == 0)
+      static_cast<void>(daemon.ctl({"flush"}));
     return exit_code(status);
   }
 
@@ -60,11 +64,13 @@ TEST_F(Sharing, TwoEngines) {
       const engine::Model model(engine::ModelConfig::tiny());
       engine::Engine engine(model, &*session, Conversations::options());
       Conversations conversations(engine, model, 9, 40 + i);
-      for (std::uint64_t step = 0; step < scaled(1000); ++step) conversations.step();
+      for (std::uint64_t step = 0; step < scaled(1000); ++step)
+        conversations.step();
       findings[i] = conversations.found;
     });
   }
-  for (const pid_t pid : pids) EXPECT_EQ(wait_flushing(pid), 0) << daemon.log();
+  for (const pid_t pid : pids)
+    EXPECT_EQ(wait_flushing(pid), 0) << daemon.log();
   for (std::size_t i = 0; i < 2; ++i) {
     std::printf("%s\n", findings[i].text().c_str());
     EXPECT_EQ(findings[i].different, 0U);
@@ -100,7 +106,8 @@ TEST_F(Sharing, TwoWorkersWithHalfTheHeadsEach) {
   ASSERT_TRUE(daemon.start()) << daemon.log();
   const engine::ModelConfig config = engine::ModelConfig::tiny();
   engine::Team team(config, 2);
-  const std::uint64_t turns = std::max<std::uint64_t>(scaled(400), 150);  // fewer would not fill host memory
+  // fewer would not fill host memory
+  const std::uint64_t turns = std::max<std::uint64_t>(scaled(400), 150);
   const pid_t other = child([&] {
     auto session = attach(daemon.socket(), 300, 1, 2);
     if (!session) ::_exit(3);
@@ -115,7 +122,8 @@ TEST_F(Sharing, TwoWorkersWithHalfTheHeadsEach) {
     engine::Engine engine(half, &*session, Conversations::options(), &team);
     Conversations conversations(engine, whole, 9, 60);
     conversations.parents = false;
-    for (std::uint64_t step = 0; step < turns; ++step) conversations.step();
+    for (std::uint64_t step = 0; step < turns; ++step)
+      conversations.step();
     findings[0] = conversations.found;
     team.stop();
   });

@@ -1,5 +1,6 @@
-// Time to the first token of a conversation of 4,000 tokens that is stored already, against computing it: quotients
-// of times of one run, so that they hold on a machine that has other things to do as well.
+// Time to the first token of a conversation of 4,000 tokens that is stored already, against
+// computing it: quotients of times of one run, so that they hold on a machine that has other things
+// to do as well.
 
 #include "client/workload/percentiles.hpp"
 #include "tests/engine/world.hpp"
@@ -20,19 +21,25 @@ constexpr std::size_t kTokens = 4000;
 Tokens prompt_of(std::uint64_t seed) {
   Prng chance(seed);
   Tokens out(kTokens);
-  for (engine::Token& token : out) token = static_cast<engine::Token>(chance.below(256));
+  for (engine::Token& token : out)
+    token = static_cast<engine::Token>(chance.below(256));
   return out;
 }
 
 class Ttft : public ::testing::Test {
  protected:
-  Ttft() { daemon.set({"host.capacity=64MiB", "nvme.capacity=128MiB", "policy.engine_tflops=0.01"}); }
+  Ttft() {
+    daemon.set({"host.capacity=64MiB", "nvme.capacity=128MiB", "policy.engine_tflops=0.01"});
+  }
 
   [[nodiscard]] statecache::Result<statecache::Session> open() const {
     statecache::Member member;
     member.engine[0] = std::byte{9};
-    return statecache::Session::attach(daemon.socket(), engine::namespace_of(model.config(), 1, engine::EngineOptions{}.block_tokens), member,
-                                       std::chrono::seconds(20));
+    return statecache::Session::attach(
+        daemon.socket(),
+        engine::namespace_of(model.config(), 1, engine::EngineOptions{}.block_tokens),
+        member,
+        std::chrono::seconds(20));
   }
 
   /// Each prompt once; whole hits whose lowest tier is `tier` count.
@@ -75,7 +82,8 @@ TEST_F(Ttft, AFullHitIsManyTimesFasterThanPrefilling) {
       logits.push_back(turn.last_logits);
       EXPECT_EQ(missed.last_logits, turn.last_logits);
     }
-    for (int round = 0; round < 4; ++round) hits(engine, statecache::Tier::host, host);
+    for (int round = 0; round < 4; ++round)
+      hits(engine, statecache::Tier::host, host);
     EXPECT_EQ(daemon.ctl({"flush"}).code, 0);
   }
   // A daemon that starts has everything on the drive.
@@ -90,8 +98,15 @@ TEST_F(Ttft, AFullHitIsManyTimesFasterThanPrefilling) {
   const double cold = nearest_rank(computed, 0.5);
   const double from_host = nearest_rank(host, 0.5);
   const double from_nvme = nearest_rank(nvme, 0.5);
-  std::printf("%zu tokens: computed %.1f ms; from host memory %.2f ms, %.0f times faster; from NVMe %.2f ms, %.0f times faster\n", kTokens,
-              1e3 * cold, 1e3 * from_host, cold / from_host, 1e3 * from_nvme, cold / from_nvme);
+  std::printf(
+      "%zu tokens: computed %.1f ms; from host memory %.2f ms, %.0f times faster; from NVMe %.2f "
+      "ms, %.0f times faster\n",
+      kTokens,
+      1e3 * cold,
+      1e3 * from_host,
+      cold / from_host,
+      1e3 * from_nvme,
+      cold / from_nvme);
   if (kTimed) {
     EXPECT_GE(cold, 10 * from_host);
     EXPECT_GE(cold, 3 * from_nvme);

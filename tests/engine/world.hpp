@@ -19,14 +19,21 @@ inline std::uint64_t scaled(std::uint64_t count) {
   return count * std::max<std::uint64_t>(scale, 1);
 }
 
-inline statecache::Result<statecache::Session> attach(const std::string& socket, std::uint64_t name, std::uint32_t rank = 0, std::uint32_t world = 1) {
+inline statecache::Result<statecache::Session> attach(const std::string& socket,
+                                                      std::uint64_t name,
+                                                      std::uint32_t rank = 0,
+                                                      std::uint32_t world = 1) {
   statecache::Member member;
   std::memcpy(member.engine.data(), &name, sizeof name);
   member.rank = static_cast<std::uint16_t>(rank);
   member.world = static_cast<std::uint16_t>(world);
   if (world > 1) member.shard.assign(3, static_cast<std::uint16_t>(rank));
   member.program = "exactness test";
-  return statecache::Session::attach(socket, engine::namespace_of(engine::ModelConfig::tiny(), world, Conversations::kBlock), member, std::chrono::seconds(20));
+  return statecache::Session::attach(
+      socket,
+      engine::namespace_of(engine::ModelConfig::tiny(), world, Conversations::kBlock),
+      member,
+      std::chrono::seconds(20));
 }
 
 /// Tiers that hold a few conversations: everything is evicted and demoted all the time.

@@ -1,10 +1,9 @@
 // The cache bears every fault of drives and catalog: thousands of crashes, judged by world.hpp.
 // A seed that fails becomes a test of its own here, under the name of what went wrong.
 
+#include "base/log.hpp"
 #include "tests/fault/world.hpp"
 #include "tests/support/environment.hpp"
-
-#include "base/log.hpp"
 
 #include <gtest/gtest.h>
 
@@ -13,7 +12,9 @@
 namespace statecached::test {
 namespace {
 
-Faults crashes_only() { return {}; }
+Faults crashes_only() {
+  return {};
+}
 
 /// The drives and the catalog refuse now and then, late and out of order.
 Faults errors() {
@@ -92,10 +93,15 @@ TEST_P(Storms, NothingDurableIsLostNoByteIsWrongNothingIsStuck) {
   if (GetParam().faults().damage() && one == 0) {
     EXPECT_GT(all.misses_counted, 0U);
   }
-  std::printf("%llu crashes, %llu requests, %llu hits, %llu pieces and %llu durable objects checked, %llu damaged ones counted\n",
-              static_cast<unsigned long long>(all.crashes), static_cast<unsigned long long>(all.requests),
-              static_cast<unsigned long long>(all.hits), static_cast<unsigned long long>(all.pieces_checked),
-              static_cast<unsigned long long>(all.durable_checked), static_cast<unsigned long long>(all.misses_counted));
+  std::printf(
+      "%llu crashes, %llu requests, %llu hits, %llu pieces and %llu durable objects checked, %llu "
+      "damaged ones counted\n",
+      static_cast<unsigned long long>(all.crashes),
+      static_cast<unsigned long long>(all.requests),
+      static_cast<unsigned long long>(all.hits),
+      static_cast<unsigned long long>(all.pieces_checked),
+      static_cast<unsigned long long>(all.durable_checked),
+      static_cast<unsigned long long>(all.misses_counted));
 }
 
 INSTANTIATE_TEST_SUITE_P(Faults,

@@ -1,10 +1,9 @@
-// The judge of faults_test is awake: each sync and each ordering that durability rests on is taken away,
-// one at a time, and the same storms must be lost. What is broken is broken at the seams (saboteurs.hpp);
-// the cache itself is the production one.
-
-#include "tests/fault/world.hpp"
+// The judge of faults_test is awake: each sync and each ordering that durability rests on is taken
+// away, one at a time, and the same storms must be lost. What is broken is broken at the seams
+// (saboteurs.hpp); the cache itself is the production one.
 
 #include "base/log.hpp"
+#include "tests/fault/world.hpp"
 
 #include <gtest/gtest.h>
 
@@ -62,25 +61,29 @@ TEST_P(Saboteurs, IsCaught) {
     verdicts += verdict + "\n";
   }
   EXPECT_GE(caught, 3) << verdicts;
-  std::printf("caught with %d of %d seeds; the first: %s", caught, static_cast<int>(kSeeds), verdicts.substr(0, verdicts.find('\n') + 1).c_str());
+  std::printf("caught with %d of %d seeds; the first: %s",
+              caught,
+              static_cast<int>(kSeeds),
+              verdicts.substr(0, verdicts.find('\n') + 1).c_str());
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Each,
     Saboteurs,
-    testing::Values(Case{"SyncSwallowed", Sabotage::sync_swallowed, forgetful(), "do not read back"},
-                    Case{"SyncEarly", Sabotage::sync_early, forgetful(), "do not read back"},
-                    Case{"WriteEarly", Sabotage::write_early, forgetful(), "do not read back"},
-                    Case{"RowsEarly", Sabotage::rows_early, {}, "durable and lost"},
-                    Case{"DeletesEarly", Sabotage::deletes_early, {}, "durable and lost"},
-                    Case{"DeletesLost", Sabotage::deletes_lost, {}, "durable and lost"},
-                    Case{"RowsErrorsHidden", Sabotage::rows_errors_hidden, refusals(), "durable and lost"},
-                    Case{"NamespacesLost", Sabotage::namespaces_lost, {}, "durable and lost"},
-                    Case{"ChecksumUnread", Sabotage::checksum_unread, damage(), "wrong bytes"}),
+    testing::Values(
+        Case{"SyncSwallowed", Sabotage::sync_swallowed, forgetful(), "do not read back"},
+        Case{"SyncEarly", Sabotage::sync_early, forgetful(), "do not read back"},
+        Case{"WriteEarly", Sabotage::write_early, forgetful(), "do not read back"},
+        Case{"RowsEarly", Sabotage::rows_early, {}, "durable and lost"},
+        Case{"DeletesEarly", Sabotage::deletes_early, {}, "durable and lost"},
+        Case{"DeletesLost", Sabotage::deletes_lost, {}, "durable and lost"},
+        Case{"RowsErrorsHidden", Sabotage::rows_errors_hidden, refusals(), "durable and lost"},
+        Case{"NamespacesLost", Sabotage::namespaces_lost, {}, "durable and lost"},
+        Case{"ChecksumUnread", Sabotage::checksum_unread, damage(), "wrong bytes"}),
     [](const auto& each) { return std::string(each.param.name); });
 
-/// Not a sabotage after all: an object counts as durable only when its parents do, so batches may become
-/// durable in any order.
+/// Not a sabotage after all: an object counts as durable only when its parents do, so batches may
+/// become durable in any order.
 TEST(Order, CatalogBatchesInAnotherOrderLoseNothing) {
   log::set_sink([](log::Level, std::string_view) {});
   for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {

@@ -1,6 +1,7 @@
 #pragma once
-// Seams with one promise broken each, for tests that expect the judge (world.hpp) to notice. Not faults of
-// drives, which the cache must bear: these are orders and syncs that somebody might remove.
+// Seams with one promise broken each, for tests that expect the judge (world.hpp) to notice. Not
+// faults of drives, which the cache must bear: these are orders and syncs that somebody might
+// remove.
 
 #include "base/prng.hpp"
 #include "tiers/catalog.hpp"
@@ -17,16 +18,16 @@ namespace statecached::test {
 
 enum class Sabotage : std::uint8_t {
   none,
-  sync_swallowed,        ///< fdatasync reports success and does nothing
-  sync_early,            ///< fdatasync reports success before it is done
-  write_early,           ///< a write reports success before it is done
-  rows_early,            ///< a catalog batch reports success before it is durable
-  deletes_early,         ///< the same for batches that only delete: extents are reused too soon
-  deletes_lost,          ///< batches that only delete report success and are dropped
-  rows_reordered,        ///< catalog batches become durable in another order than they were submitted
-  rows_errors_hidden,    ///< a batch that failed reports success
-  namespaces_lost,       ///< a batch's namespaces and domains are left out
-  checksum_unread,       ///< verification after a read always succeeds
+  sync_swallowed,      ///< fdatasync reports success and does nothing
+  sync_early,          ///< fdatasync reports success before it is done
+  write_early,         ///< a write reports success before it is done
+  rows_early,          ///< a catalog batch reports success before it is durable
+  deletes_early,       ///< the same for batches that only delete: extents are reused too soon
+  deletes_lost,        ///< batches that only delete report success and are dropped
+  rows_reordered,      ///< catalog batches become durable in another order than they were submitted
+  rows_errors_hidden,  ///< a batch that failed reports success
+  namespaces_lost,     ///< a batch's namespaces and domains are left out
+  checksum_unread,     ///< verification after a read always succeeds
 };
 
 class SabotagedDisk final : public Disk {
@@ -52,7 +53,8 @@ class SabotagedDisk final : public Disk {
 
   std::size_t poll(std::vector<DiskDone>& out) override {
     const std::size_t before = out.size();
-    if (!waiting_.empty() && ++polls_ % 4 == 0 && inner_.submit(waiting_.front())) waiting_.pop_front();
+    if (!waiting_.empty() && ++polls_ % 4 == 0 && inner_.submit(waiting_.front()))
+      waiting_.pop_front();
     inner_.poll(out);
     std::erase_if(out, [](const DiskDone& done) { return done.tag == kEarly; });
     out.insert(out.end(), done_.begin(), done_.end());
@@ -92,8 +94,7 @@ class SabotagedCatalog final : public Catalog {
       batch.namespaces.clear();
       batch.domains.clear();
     }
-    const bool early =
-        how_ == Sabotage::rows_early || (how_ == Sabotage::deletes_early && deletes);
+    const bool early = how_ == Sabotage::rows_early || (how_ == Sabotage::deletes_early && deletes);
     if (early) {
       done_.push_back({batch.tag, true, {}});
       batch.tag = kEarly;
@@ -128,9 +129,8 @@ class SabotagedCatalog final : public Catalog {
     return inner_.load_begin(row);
   }
 
-  [[nodiscard]] Result<bool> load_some(
-      std::size_t most,
-      const std::function<void(CatalogRow&&)>& row) override {
+  [[nodiscard]] Result<bool> load_some(std::size_t most,
+                                       const std::function<void(CatalogRow&&)>& row) override {
     return inner_.load_some(most, row);
   }
 

@@ -2,9 +2,10 @@
 
 #include "tiers/host/copier.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
-#include <fmt/format.h>
 
 namespace statecached::test {
 namespace {
@@ -45,7 +46,9 @@ class Content {
     }
   }
 
-  [[nodiscard]] std::vector<std::byte> of(std::uint16_t group, std::uint32_t first, std::uint32_t end) const {
+  [[nodiscard]] std::vector<std::byte> of(std::uint16_t group,
+                                          std::uint32_t first,
+                                          std::uint32_t end) const {
     std::vector<std::byte> out;
     if (group == 1) {
       fill(out, chain_[end] ^ 0x5a5a, kStateBytes);
@@ -75,7 +78,10 @@ class Content {
 /// Really copies and hashes, when it is polled and not always at once.
 class Copies final : public CopyEngine {
  public:
-  Copies(const Memories& memories, bool blind, std::uint64_t seed) : memories_(memories), blind_(blind), prng_(seed) {}
+  Copies(const Memories& memories, bool blind, std::uint64_t seed)
+      : memories_(memories),
+        blind_(blind),
+        prng_(seed) {}
 
   [[nodiscard]] bool submit(CopyOp& op) override {
     if (queued_.size() >= 64) return false;
@@ -120,7 +126,10 @@ World::World(const Plan& plan)
       prng_(plan.seed),
       arena_(kHost),
       memories_{{arena_.data(), kHost}},
-      rows_(MemoryCatalogOptions{.queue = 16, .manual_sync = true, .fail_chance = 0, .seed = plan.seed}) {
+      rows_(MemoryCatalogOptions{.queue = 16,
+                                 .manual_sync = true,
+                                 .fail_chance = 0,
+                                 .seed = plan.seed}) {
   for (std::uint64_t d = 0; d < 2; ++d) {
     SimDiskOptions options;
     options.seed = plan.seed * 2 + d;
@@ -155,7 +164,8 @@ void World::boot(bool streaming) {
   for (const auto& drive : drives_)
     disks_.push_back(std::make_unique<SabotagedDisk>(*drive, plan_.sabotage));
   catalog_ = std::make_unique<SabotagedCatalog>(rows_, plan_.sabotage, plan_.seed);
-  copies_ = std::make_unique<Copies>(memories_, plan_.sabotage == Sabotage::checksum_unread, plan_.seed);
+  copies_ =
+      std::make_unique<Copies>(memories_, plan_.sabotage == Sabotage::checksum_unread, plan_.seed);
   CacheOptions options;
   options.host_bytes = kHost;
   options.follow_verdict = false;
@@ -172,7 +182,8 @@ void World::boot(bool streaming) {
   invalidated_ = false;
   if (streaming) {
     ++tally_.streamed;
-    if (auto begun = cache_->recover_begin(clock_.now(), 0); !begun) judge("recover_begin: " + begun.error().message());
+    if (auto begun = cache_->recover_begin(clock_.now(), 0); !begun)
+      judge("recover_begin: " + begun.error().message());
   } else if (auto recovered = cache_->recover(clock_.now(), 0); !recovered) {
     judge("recover: " + recovered.error().message());
   }
@@ -204,7 +215,8 @@ void World::step() {
 }
 
 void World::audit(const char* when) {
-  if (const auto sound = cache_->audit(); !sound) judge(fmt::format("{}: {}", when, sound.error().message()));
+  if (const auto sound = cache_->audit(); !sound)
+    judge(fmt::format("{}: {}", when, sound.error().message()));
 }
 
 void World::begin() {
@@ -223,7 +235,8 @@ void World::begin() {
 }
 
 void World::write(const Engine& engine, const SlotGrant& slot) {
-  const auto bytes = Content(engine.tokens, engine.domain, engine.generation).of(slot.group, slot.first, slot.end);
+  const auto bytes =
+      Content(engine.tokens, engine.domain, engine.generation).of(slot.group, slot.first, slot.end);
   std::size_t at = 0;
   for (const Extent& run : slot.runs) {
     const std::size_t part = std::min<std::size_t>(run.bytes, bytes.size() - at);
@@ -247,7 +260,8 @@ void World::check(const Engine& engine) {
       at += part;
     }
     ++tally_.pieces_checked;
-    if (!same || at != want.size()) judge(fmt::format("wrong bytes in group {} at {}..{}", piece.group, piece.first, end));
+    if (!same || at != want.size())
+      judge(fmt::format("wrong bytes in group {} at {}..{}", piece.group, piece.first, end));
   }
 }
 
@@ -329,7 +343,8 @@ void World::tick() {
 
 std::map<ObjectId, std::string> World::on_nvme() const {
   std::map<ObjectId, std::string> out;
-  for (const ObjectStatus& object : cache_->objects(std::nullopt, Tier::nvme, Cache::Sort::depth, SIZE_MAX, clock_.now())) {
+  for (const ObjectStatus& object :
+       cache_->objects(std::nullopt, Tier::nvme, Cache::Sort::depth, SIZE_MAX, clock_.now())) {
     out.emplace(object.id, fmt::format("group {} {}..{}", object.group, object.first, object.end));
   }
   return out;
@@ -355,8 +370,8 @@ void World::crash() {
 }
 
 void World::check_durable(const std::map<ObjectId, std::string>& before) {
-  // While rows came in: those of the old generation had to go, and what could not be read goes with all
-  // that hangs on it, as soon as nobody holds it.
+  // While rows came in: those of the old generation had to go, and what could not be read goes with
+  // all that hangs on it, as soon as nobody holds it.
   const CacheCounters& counters = cache_->counters();
   if (invalidated_ || counters.io_errors > 0 || counters.checksum_failures > 0) return;
   const auto after = on_nvme();
@@ -377,8 +392,10 @@ void World::verify_all() {
   set_faults(true);
   if (!report) return judge("verify does not end");
   tally_.misses_counted += report->bad;
-  if (report->bad > 0 && !plan_.faults.damage()) judge(fmt::format("{} of {} durable objects do not read back", report->bad, report->objects));
-  if (report->bad > cache_->counters().checksum_failures - failures) judge("a loss that was not counted");
+  if (report->bad > 0 && !plan_.faults.damage())
+    judge(fmt::format("{} of {} durable objects do not read back", report->bad, report->objects));
+  if (report->bad > cache_->counters().checksum_failures - failures)
+    judge("a loss that was not counted");
 }
 
 /// The faults end: everything that was begun comes to an end.
@@ -390,7 +407,8 @@ void World::settle(const char* when) {
     step();
   }
   if (!engines_.empty() || cache_->busy()) judge(fmt::format("{}: something is stuck", when));
-  if (cache_->tickets() != 0) judge(fmt::format("{}: {} tickets are left", when, cache_->tickets()));
+  if (cache_->tickets() != 0)
+    judge(fmt::format("{}: {} tickets are left", when, cache_->tickets()));
 }
 
 /// Nothing leaks: without the namespace there is nothing on the drives and no row.
@@ -409,17 +427,21 @@ void World::finale() {
   if (!flushed) judge("flush does not end");
   tally_.nvme_loads += cache_->counters().loads;
   bool removed = false;
-  cache_->remove_namespace(cache_->namespace_of(client_), [&](std::uint64_t) { removed = true; }, clock_.now());
+  cache_->remove_namespace(
+      cache_->namespace_of(client_), [&](std::uint64_t) { removed = true; }, clock_.now());
   for (int i = 0; i < 20'000 && !removed; ++i)
     step();
   if (!removed) judge("rm does not end");
   settle("after rm");
   for (int i = 0; i < 200; ++i)
     step();
-  if (cache_->tier(Tier::nvme).used != 0) judge(fmt::format("{} bytes of NVMe leaked", cache_->tier(Tier::nvme).used));
-  if (cache_->tier(Tier::host).used != 0) judge(fmt::format("{} bytes of host memory leaked", cache_->tier(Tier::host).used));
+  if (cache_->tier(Tier::nvme).used != 0)
+    judge(fmt::format("{} bytes of NVMe leaked", cache_->tier(Tier::nvme).used));
+  if (cache_->tier(Tier::host).used != 0)
+    judge(fmt::format("{} bytes of host memory leaked", cache_->tier(Tier::host).used));
   const auto& rows = rows_.rows();
-  const auto objects = std::count_if(rows.begin(), rows.end(), [](const auto& row) { return row.first[0] == 'O'; });
+  const auto objects =
+      std::count_if(rows.begin(), rows.end(), [](const auto& row) { return row.first[0] == 'O'; });
   if (objects != 0) judge(fmt::format("{} rows leaked", objects));
   audit("at the end");
 }
@@ -439,7 +461,8 @@ std::string World::run() {
       settle("between crashes");
       set_faults(true);
     }
-    if (!verdict_.empty()) verdict_ = fmt::format("seed {}, round {}: {}", plan_.seed, round, verdict_);
+    if (!verdict_.empty())
+      verdict_ = fmt::format("seed {}, round {}: {}", plan_.seed, round, verdict_);
   }
   if (verdict_.empty()) {
     finale();

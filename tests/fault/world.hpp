@@ -1,10 +1,10 @@
 #pragma once
-// A small machine for the real Cache: two drives and a catalog with faults, memory with real bytes, engines
-// that store and load at random, crashes at any step. It judges as it goes, and remembers the first
-// verdict:
+// A small machine for the real Cache: two drives and a catalog with faults, memory with real bytes,
+// engines that store and load at random, crashes at any step. It judges as it goes, and remembers
+// the first verdict:
 //   - a byte handed out is what was stored under these tokens, or the engine computes;
-//   - what NVMe was said to hold (durable) is listed after a crash, and reads back, unless the drive
-//     damaged it, and then it is counted;
+//   - what NVMe was said to hold (durable) is listed after a crash, and reads back, unless the
+//     drive damaged it, and then it is counted;
 //   - the ledgers add up; nothing is stuck once the faults end; nothing leaks.
 
 #include "base/prng.hpp"
@@ -23,8 +23,8 @@ namespace statecached::test {
 
 struct Faults {
   SimFaults disk;
-  double catalog_fails = 0;   ///< of each batch
-  double fails_applied = 0;   ///< of those, how many are there all the same
+  double catalog_fails = 0;  ///< of each batch
+  double fails_applied = 0;  ///< of those, how many are there all the same
 
   /// Bytes change behind the cache's back: a loss is then a counted miss.
   [[nodiscard]] bool damage() const {
@@ -34,16 +34,16 @@ struct Faults {
 
 struct Plan {
   std::uint64_t seed = 1;
-  int rounds = 20;            ///< a crash ends each
-  int ticks = 250;            ///< of one round, at most
+  int rounds = 20;                  ///< a crash ends each
+  int ticks = 250;                  ///< of one round, at most
   std::uint64_t invalidations = 3;  ///< in a thousand ticks
   Faults faults;
   Sabotage sabotage = Sabotage::none;
 };
 
 struct Tally {
-  std::uint64_t crashes = 0, requests = 0, hits = 0, pieces_checked = 0, durable_checked = 0, misses_counted = 0,
-                streamed = 0, nvme_loads = 0, evicted = 0;
+  std::uint64_t crashes = 0, requests = 0, hits = 0, pieces_checked = 0, durable_checked = 0,
+                misses_counted = 0, streamed = 0, nvme_loads = 0, evicted = 0;
 };
 
 class Copies;
@@ -69,7 +69,9 @@ class World final : private CacheListener {
   };
 
   void on_answer(const TicketName&) override {}
+
   void on_leased(const TicketName&) override {}
+
   void on_event(const CacheEvent& event) override;
 
   void boot(bool streaming);

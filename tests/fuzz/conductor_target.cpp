@@ -58,6 +58,7 @@ class Daemon {
     must(conductor_->post([](Conductor& c) { c.stop(std::chrono::seconds(1)); }));
     thread_.join();
   }
+
   Daemon(const Daemon&) = delete;
   Daemon& operator=(const Daemon&) = delete;
 
@@ -150,9 +151,10 @@ wire::Request make_record(Choices& choose, std::vector<std::byte>& payload) {
       break;
     case wire::Op::commit:
       for (std::uint32_t i = 0; i < out.a; ++i)
-        put(payload, wire::FilledRecord{choose.next(50) | std::uint64_t{1 + choose.next(4)} << 32U,
-                                        choose.next(6) == 0 ? choose.next(6) : 0,
-                                        0});
+        put(payload,
+            wire::FilledRecord{choose.next(50) | std::uint64_t{1 + choose.next(4)} << 32U,
+                               choose.next(6) == 0 ? choose.next(6) : 0,
+                               0});
       break;
     case wire::Op::abandon:
       for (std::uint32_t i = 0; i < out.a; ++i)
@@ -162,7 +164,8 @@ wire::Request make_record(Choices& choose, std::vector<std::byte>& payload) {
       break;
   }
   // Now and then not even nearly right.
-  if (choose.next(10) == 0 && !payload.empty()) payload.resize(payload.size() - 1 - choose.next(3) % payload.size());
+  if (choose.next(10) == 0 && !payload.empty())
+    payload.resize(payload.size() - 1 - choose.next(3) % payload.size());
   if (choose.next(20) == 0) out.flags = 1;
   return out;
 }
@@ -175,11 +178,13 @@ void conductor(std::span<const std::byte> bytes) {
   MemberInfo member;
   member.world = static_cast<std::uint16_t>(1 + choose.next(2));
   member.shard = {0, static_cast<std::uint16_t>(choose.next(2))};
+
   struct Handed {
     ClientIx client = 0;
     UniqueFd channel;
     UniqueFd doorbell;
   };
+
   const auto handed = std::make_shared<Handed>();
   must(daemon.ask<bool>([&](Conductor& c) {
     auto attached = c.attach(spec(), member);
@@ -200,7 +205,8 @@ void conductor(std::span<const std::byte> bytes) {
     while (client->take(completion, got)) {
     }
   }
-  // Everything posted is served before close() returns; what it held comes back, and the ledgers add up.
+  // Everything posted is served before close() returns; what it held comes back, and the ledgers
+  // add up.
   must(daemon.ask<bool>([&](Conductor& c) {
     static_cast<void>(c.close(handed->client));
     c.detach(handed->client);

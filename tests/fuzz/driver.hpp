@@ -1,7 +1,8 @@
 #pragma once
-// A mutation driver for fuzz targets: seeds, known findings first, then mutants of the seeds for a while. Seeded
-// and without feedback, so that every build of the tests runs it, whatever the compiler.
-// STATECACHED_FUZZ_SECONDS and STATECACHED_FUZZ_SEED change time and seed (README.md). One thread.
+// A mutation driver for fuzz targets: seeds, known findings first, then mutants of the seeds for a
+// while. Seeded and without feedback, so that every build of the tests runs it, whatever the
+// compiler. STATECACHED_FUZZ_SECONDS and STATECACHED_FUZZ_SEED change time and seed (README.md).
+// One thread.
 
 #include <gtest/gtest.h>
 
@@ -54,10 +55,11 @@ class Mutator {
   std::size_t below(std::size_t n) { return n == 0 ? 0 : random_() % n; }
 
   void number(Bytes& out) {
-    static constexpr std::uint64_t kNumbers[]{0, 1, 2, 7, 63, 64, 65, 127, 128, 255, 256, 4095, 4096,
-                                              0x7fff, 0xffff, 0x10000, 0x7fffffff, 0x80000000,
-                                              0xffffffff, 0xfffffffe, 0x100000000, ~0ULL, ~0ULL - 1,
-                                              1ULL << 63U};
+    static constexpr std::uint64_t kNumbers[]{
+        0,          1,          2,           7,       63,         64,
+        65,         127,        128,         255,     256,        4095,
+        4096,       0x7fff,     0xffff,      0x10000, 0x7fffffff, 0x80000000,
+        0xffffffff, 0xfffffffe, 0x100000000, ~0ULL,   ~0ULL - 1,  1ULL << 63U};
     const std::uint64_t value = kNumbers[below(std::size(kNumbers))];
     const std::size_t width = std::size_t{1} << below(4);
     if (out.size() < width) return;
@@ -105,14 +107,16 @@ class Mutator {
   std::mt19937_64 random_;
 };
 
-/// Findings kept as tests/fuzz/regressions/NAME/*, then the seeds, then mutants until the time is over.
+/// Findings kept as tests/fuzz/regressions/NAME/*, then the seeds, then mutants until the time is
+/// over.
 inline void drive(const char* name, Target target, const std::vector<Bytes>& seeds) {
   const std::filesystem::path kept =
       std::filesystem::path(STATECACHED_SOURCE_DIR) / "tests/fuzz/regressions" / name;
   if (std::filesystem::is_directory(kept)) {
     for (const auto& entry : std::filesystem::directory_iterator(kept)) {
       std::ifstream file(entry.path(), std::ios::binary);
-      const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+      const std::string text{std::istreambuf_iterator<char>(file),
+                             std::istreambuf_iterator<char>()};
       SCOPED_TRACE(entry.path().string());
       target(std::as_bytes(std::span(text)));
     }
@@ -143,7 +147,10 @@ inline void drive(const char* name, Target target, const std::vector<Bytes>& see
     target(mutant);
     ++runs;
   }
-  std::printf("%s: %llu runs in %.1f s of processor time\n", name, static_cast<unsigned long long>(runs), spent());
+  std::printf("%s: %llu runs in %.1f s of processor time\n",
+              name,
+              static_cast<unsigned long long>(runs),
+              spent());
   EXPECT_GT(runs, 0U);
 }
 

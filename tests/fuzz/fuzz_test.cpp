@@ -5,7 +5,8 @@
 #include "tests/fuzz/targets.hpp"
 #include "tiers/catalog/row_codec.hpp"
 
-/// libcrypto keeps an error state for each thread that ever used it; the conductor's ends with its target.
+/// libcrypto keeps an error state for each thread that ever used it; the conductor's ends with its
+/// target.
 extern "C" const char* __lsan_default_suppressions() {
   return "leak:libcrypto";
 }
@@ -76,8 +77,8 @@ TEST(Fuzz, Records) {
   append.c = 1;
   wire::Request list;
   list.a = 2;
-  const std::array<wire::WantRecord, 2> wants{
-      wire::WantRecord{0, 0, 0, 64, 0, 0}, wire::WantRecord{1, 0, 64, 64, 0, 100}};
+  const std::array<wire::WantRecord, 2> wants{wire::WantRecord{0, 0, 0, 64, 0, 0},
+                                              wire::WantRecord{1, 0, 64, 64, 0, 100}};
   const std::array<wire::FilledRecord, 2> filled{wire::FilledRecord{1, 2, 0},
                                                  wire::FilledRecord{3, 0, 0}};
   const std::array<std::uint64_t, 2> slots{1, ~0ULL};
@@ -155,18 +156,20 @@ TEST(Fuzz, Catalog) {
 }
 
 TEST(Fuzz, Toml) {
-  drive("toml",
-        toml,
-        {bytes_of(config::to_toml(config::Settings{})),
-         bytes_of("[host]\ncapacity = \"1 GiB\"\n[tenants.a]\nusers = [\"root\"]\nquota = \"10%\"\n"),
-         bytes_of("host.capacity = 5\nnvme = { paths = [\"/x\", '/y'], capacity = \"2TiB\" }\n")});
+  drive(
+      "toml",
+      toml,
+      {bytes_of(config::to_toml(config::Settings{})),
+       bytes_of("[host]\ncapacity = \"1 GiB\"\n[tenants.a]\nusers = [\"root\"]\nquota = \"10%\"\n"),
+       bytes_of("host.capacity = 5\nnvme = { paths = [\"/x\", '/y'], capacity = \"2TiB\" }\n")});
 }
 
 TEST(Fuzz, Trace) {
   drive("trace",
         trace,
-        {bytes_of("{\"session_id\": 0, \"turn_id\": 0, \"ts\": 0.5, \"num_input_tokens\": 3, "
-                  "\"num_output_tokens\": 2, \"input_tokens\": [1, 2, 3], \"output_tokens\": [4, 5]}\n"),
+        {bytes_of(
+             "{\"session_id\": 0, \"turn_id\": 0, \"ts\": 0.5, \"num_input_tokens\": 3, "
+             "\"num_output_tokens\": 2, \"input_tokens\": [1, 2, 3], \"output_tokens\": [4, 5]}\n"),
          bytes_of("{\"timestamp\": 27482, \"input_length\": 6955, \"output_length\": 52, "
                   "\"hash_ids\": [46, 47, 48, 49]}\n{\"timestamp\": 30535, \"input_length\": 600, "
                   "\"output_length\": 2, \"hash_ids\": [46, 2353]}\n")});

@@ -1,10 +1,12 @@
-// One target as a libFuzzer program: preset `fuzz`, clang. STATECACHED_FUZZ_TARGET names the function.
+// One target as a libFuzzer program: preset `fuzz`, clang. STATECACHED_FUZZ_TARGET names the
+// function.
 
 #include "tests/fuzz/targets.hpp"
 
 #include <cstdint>
 
-/// libcrypto keeps an error state for each thread that ever used it; the conductor's ends with its target.
+/// libcrypto keeps an error state for each thread that ever used it; the conductor's ends with its
+/// target.
 extern "C" const char* __lsan_default_suppressions() {
   return "leak:libcrypto";
 }

@@ -97,7 +97,8 @@ void channel(std::span<const std::byte> bytes) {
     must(daemon->take(request, payload));
     must(daemon->post(wire::Completion{}, std::span(&part, 1)));
   }
-  // Then whatever the bytes say, at places that they choose: the header, where the counts are, most often.
+  // Then whatever the bytes say, at places that they choose: the header, where the counts are, most
+  // often.
   while (!bytes.empty()) {
     const auto where = take<std::uint16_t>(bytes);
     const auto length = std::size_t{take<std::uint8_t>(bytes)};
@@ -109,7 +110,8 @@ void channel(std::span<const std::byte> bytes) {
   }
   for (int i = 0; i < 16; ++i) {
     wire::Request request;
-    const bool taken = daemon->take_part(request, payload, 64) != wire::DaemonChannel::Taken::nothing;
+    const bool taken =
+        daemon->take_part(request, payload, 64) != wire::DaemonChannel::Taken::nothing;
     must(!taken || payload.size() <= sizes.request_area);
     static_cast<void>(daemon->post(wire::Completion{}, std::span(&part, 1)));
     static_cast<void>(daemon->has_requests());

@@ -1,6 +1,6 @@
 #pragma once
-// What is fuzzed: every parser of bytes that come from somebody else. A target returns normally for any bytes;
-// it aborts (SC_ASSERT, a sanitizer, must()) on a finding.
+// What is fuzzed: every parser of bytes that come from somebody else. A target returns normally for
+// any bytes; it aborts (SC_ASSERT, a sanitizer, must()) on a finding.
 
 #include <cstddef>
 #include <cstdlib>

@@ -33,8 +33,16 @@ void expect_report(const ProgramResult& result, double size) {
   EXPECT_EQ(number_of(result.out, "pairs"), 2) << result.out;
 }
 
-const std::vector<std::string> kSmall{
-    "bench", "nvme", "--json", "--pairs", "2", "--file", "32MiB", "--demand", "200", "--no-fio"};
+const std::vector<std::string> kSmall{"bench",
+                                      "nvme",
+                                      "--json",
+                                      "--pairs",
+                                      "2",
+                                      "--file",
+                                      "32MiB",
+                                      "--demand",
+                                      "200",
+                                      "--no-fio"};
 
 std::vector<std::string> with(std::vector<std::string> more) {
   std::vector<std::string> out = kSmall;

@@ -1,5 +1,6 @@
-// Deadlines kept although the drive is slow: the daemon's own parts in this process, over a drive that takes
-// its time. What is measured is printed; what is asserted is relative to bare waits of the same run.
+// Deadlines kept although the drive is slow: the daemon's own parts in this process, over a drive
+// that takes its time. What is measured is printed; what is asserted is relative to bare waits of
+// the same run.
 
 #include "base/log.hpp"
 #include "daemon/control/server.hpp"
@@ -96,7 +97,8 @@ class SlowDisk final : public Disk {
       }
       if (op.kind == DiskKind::read) {
         reads.fetch_add(1);
-        const auto whole = static_cast<std::int64_t>(bytes / kKiB) * us_per_kib.load() + latency_us.load();
+        const auto whole =
+            static_cast<std::int64_t>(bytes / kKiB) * us_per_kib.load() + latency_us.load();
         if (whole > 0) std::this_thread::sleep_for(microseconds(whole));
       }
       lock.lock();
@@ -155,7 +157,8 @@ struct Daemon {
     admin = std::make_unique<Admin>(AdminContext{});
     writable = arena.writable_fd().value();
     readable = arena.read_only_fd().value();
-    std::vector<ArenaShare> arenas{{wire::TierName::host, arena.bytes(), writable.get(), readable.get()}};
+    std::vector<ArenaShare> arenas{
+        {wire::TierName::host, arena.bytes(), writable.get(), readable.get()}};
     ControlOptions control;
     control.cores = std::thread::hardware_concurrency();
     server = ControlServer::create(std::move(control),
@@ -200,7 +203,8 @@ struct Daemon {
   void push_out(statecache::Session& session) {
     EXPECT_TRUE(session.drain(kPatience));
     EXPECT_TRUE(eventually([](Conductor& c) {
-      return !c.cache().busy() && c.cache().tier(Tier::nvme).objects >= c.cache().tier(Tier::host).objects;
+      return !c.cache().busy() &&
+             c.cache().tier(Tier::nvme).objects >= c.cache().tier(Tier::host).objects;
     }));
   }
 };
@@ -238,29 +242,37 @@ struct Lateness {
 
   /// 1 ms (p99) and 20 ms (worst) over the bare waits.
   [[nodiscard]] bool within_bounds() {
-    return at(waits, 0.99) <= at(bare, 0.99) + milliseconds(1) && waits.back() <= bare.back() + milliseconds(20);
+    return at(waits, 0.99) <= at(bare, 0.99) + milliseconds(1) &&
+           waits.back() <= bare.back() + milliseconds(20);
   }
 
   void print() {
-    std::printf("deadline %lld us: bare futex p50 %lld p99 %lld worst %lld us late; wait p50 %lld p99 %lld worst %lld us late (%zu waits)\n",
-                static_cast<long long>(kDeadline.count()),
-                static_cast<long long>(at(bare, 0.5).count()),
-                static_cast<long long>(at(bare, 0.99).count()),
-                static_cast<long long>(bare.back().count()),
-                static_cast<long long>(at(waits, 0.5).count()),
-                static_cast<long long>(at(waits, 0.99).count()),
-                static_cast<long long>(waits.back().count()),
-                waits.size());
+    std::printf(
+        "deadline %lld us: bare futex p50 %lld p99 %lld worst %lld us late; wait p50 %lld p99 %lld "
+        "worst %lld us late (%zu waits)\n",
+        static_cast<long long>(kDeadline.count()),
+        static_cast<long long>(at(bare, 0.5).count()),
+        static_cast<long long>(at(bare, 0.99).count()),
+        static_cast<long long>(bare.back().count()),
+        static_cast<long long>(at(waits, 0.5).count()),
+        static_cast<long long>(at(waits, 0.99).count()),
+        static_cast<long long>(waits.back().count()),
+        waits.size());
   }
 };
 
-Lateness measure_waits(Daemon& daemon, statecache::Session& session, ToyEngine& engine, std::uint32_t first, std::uint32_t count) {
+Lateness measure_waits(Daemon& daemon,
+                       statecache::Session& session,
+                       ToyEngine& engine,
+                       std::uint32_t first,
+                       std::uint32_t count) {
   daemon.disk->latency_us = 40'000;
   Lateness out;
   for (std::uint32_t i = first; i < first + count; ++i) {
     auto from = SteadyClock::now();
     bare_wait(kDeadline);
-    out.bare.push_back(std::chrono::duration_cast<microseconds>(SteadyClock::now() - from) - kDeadline);
+    out.bare.push_back(std::chrono::duration_cast<microseconds>(SteadyClock::now() - from) -
+                       kDeadline);
     const Tokens prompt = counting(129, 1 + i * 1000);
     statecache::Ask ask;
     ask.tokens = prompt;
@@ -287,8 +299,8 @@ TEST(Deadline, WaitReturnsInTimeAlthoughTheDriveIsSlow) {
   auto session = ToyEngine::attach(daemon.socket());
   ASSERT_TRUE(session);
   ToyEngine engine(*session);
-  // A machine that does something else for 20 ms while the library waits, and not while the bare futex does,
-  // says nothing about the library: one of a few rounds must keep the bounds.
+  // A machine that does something else for 20 ms while the library waits, and not while the bare
+  // futex does, says nothing about the library: one of a few rounds must keep the bounds.
   constexpr std::uint32_t kRound = 100, kRounds = 10, kPrompts = kRound * kRounds;
   for (std::uint32_t i = 0; i < kPrompts; ++i)
     ASSERT_GT(engine.store(counting(128, 1 + i * 1000), {128}), 0);
@@ -311,16 +323,19 @@ TEST(Deadline, WaitReturnsInTimeAlthoughTheDriveIsSlow) {
   }
 }
 
-/// An engine that asks for prompts of several lengths, one after the other and two at a time: how long each
-/// load takes is what its answer said, within a factor of two for nine of ten. Steady load is meant: of several
-/// rounds one must show it, since the machine may be busy with something else in any of them.
+/// An engine that asks for prompts of several lengths, one after the other and two at a time: how
+/// long each load takes is what its answer said, within a factor of two for nine of ten. Steady
+/// load is meant: of several rounds one must show it, since the machine may be busy with something
+/// else in any of them.
 TEST(Deadline, PredictedWaitsAreWithinTwiceOfTheActualOnes) {
   Daemon daemon;
   auto session = ToyEngine::attach(daemon.socket());
   ASSERT_TRUE(session);
   ToyEngine engine(*session);
   constexpr std::uint32_t kRound = 32, kPrompts = 6 * kRound;  // the first round only teaches
-  const auto prompt_of = [](std::uint32_t i) { return counting(64 + (i % 4) * 1024, 1 + i * 10'000); };
+  const auto prompt_of = [](std::uint32_t i) {
+    return counting(64 + (i % 4) * 1024, 1 + i * 10'000);
+  };
   for (std::uint32_t i = 0; i < kPrompts; ++i) {
     const Tokens prompt = prompt_of(i);
     ASSERT_GT(engine.store(prompt, {static_cast<std::uint32_t>(prompt.size())}), 0);
@@ -329,25 +344,34 @@ TEST(Deadline, PredictedWaitsAreWithinTwiceOfTheActualOnes) {
   bury(engine, daemon, *session, 90'000'000);
   daemon.disk->latency_us = 8'000;
   daemon.disk->us_per_kib = 100;
+
   struct Asked {
     statecache::TicketId ticket = 0;
     SteadyClock::time_point at;
     microseconds predicted{};
   };
+
   std::deque<Asked> open;
   std::vector<double> ratios;
   double best = 1e9;
   const auto end_round = [&] {
     ASSERT_GT(ratios.size(), kRound / 2);
     std::vector<double> errors;
-    for (const double ratio : ratios) errors.push_back(std::max(ratio, 1 / ratio));
+    for (const double ratio : ratios)
+      errors.push_back(std::max(ratio, 1 / ratio));
     std::ranges::sort(errors);
     std::ranges::sort(ratios);
     const auto quantile = [](const std::vector<double>& of, double q) {
       return of[static_cast<std::size_t>(q * static_cast<double>(of.size() - 1))];
     };
-    std::printf("actual over predicted wait of %zu loads: p10 %.2f p50 %.2f p90 %.2f; factor off p90 %.2f\n",
-                ratios.size(), quantile(ratios, 0.1), quantile(ratios, 0.5), quantile(ratios, 0.9), quantile(errors, 0.9));
+    std::printf(
+        "actual over predicted wait of %zu loads: p10 %.2f p50 %.2f p90 %.2f; factor off p90 "
+        "%.2f\n",
+        ratios.size(),
+        quantile(ratios, 0.1),
+        quantile(ratios, 0.5),
+        quantile(ratios, 0.9),
+        quantile(errors, 0.9));
     best = std::min(best, quantile(errors, 0.9));
   };
   const auto end_first = [&] {
@@ -357,7 +381,8 @@ TEST(Deadline, PredictedWaitsAreWithinTwiceOfTheActualOnes) {
     EXPECT_EQ(answer.state, statecache::State::ready);
     const auto took = std::chrono::duration_cast<microseconds>(SteadyClock::now() - one.at);
     if (one.predicted.count() > 0)
-      ratios.push_back(static_cast<double>(took.count()) / static_cast<double>(one.predicted.count()));
+      ratios.push_back(static_cast<double>(took.count()) /
+                       static_cast<double>(one.predicted.count()));
     EXPECT_TRUE(session->cancel(one.ticket));
   };
   for (std::uint32_t i = 0; i < kPrompts; ++i) {
@@ -372,12 +397,14 @@ TEST(Deadline, PredictedWaitsAreWithinTwiceOfTheActualOnes) {
     const auto answer = session->poll(*ticket);
     microseconds predicted{};
     for (const statecache::Point& point : answer.points) {
-      if (answer.state == statecache::State::loading && point.tokens == answer.best) predicted = point.ready_in;
+      if (answer.state == statecache::State::loading && point.tokens == answer.best)
+        predicted = point.ready_in;
     }
     open.push_back({*ticket, at, predicted});
     if (open.size() > 1 + i / 8 % 2) end_first();
     if (i % kRound != kRound - 1) continue;
-    while (!open.empty()) end_first();
+    while (!open.empty())
+      end_first();
     if (i > kRound) end_round();
     ratios.clear();
     if (best < 2.0) break;

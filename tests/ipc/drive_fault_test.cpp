@@ -1,10 +1,10 @@
-// The real daemon on real file systems that fail: full, shared, frozen, shut down, remounted read-only,
-// taken away, resized. What needs a mount of one's own is skipped where that is not allowed.
-
-#include "tests/ipc/toy_engine.hpp"
-#include "tests/support/daemon_process.hpp"
+// The real daemon on real file systems that fail: full, shared, frozen, shut down, remounted
+// read-only, taken away, resized. What needs a mount of one's own is skipped where that is not
+// allowed.
 
 #include "base/units.hpp"
+#include "tests/ipc/toy_engine.hpp"
+#include "tests/support/daemon_process.hpp"
 
 #include <gtest/gtest.h>
 #include <linux/fs.h>
@@ -113,7 +113,8 @@ class DriveFaults : public ::testing::Test {
     }
   }
 
-  /// In parts that memory holds until they are written: what a drive is too slow for may be given up.
+  /// In parts that memory holds until they are written: what a drive is too slow for may be given
+  /// up.
   void store_on_drive(std::uint32_t from, std::uint32_t to) {
     constexpr std::uint32_t kPart = 50;
     for (std::uint32_t i = from; i < to; i += kPart) {
@@ -213,6 +214,7 @@ TEST_F(DriveFaults, TheSecondDaemonOnADriveIsRefused) {
 TEST_F(DriveFaults, PreallocationWritesNoZeros) {
   daemon.set({"nvme.capacity=2GiB"});
   ASSERT_TRUE(daemon.start()) << daemon.log();
+
   struct stat file {};
 
   const std::string data = daemon.dir() + "/state/nvme/statecached.data";
@@ -308,7 +310,8 @@ TEST_F(DriveFaults, AReadOnlyRemountStopsWritingAndNotReading) {
   }
   EXPECT_TRUE(eventually([&] {
     return status().find("\"health\":\"read_only\"") != std::string::npos;
-  })) << status() << daemon.log();
+  })) << status()
+      << daemon.log();
   EXPECT_GT(hits(0, 200), 150U) << "what is on it is still read";
   stop();
 }

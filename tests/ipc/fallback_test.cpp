@@ -1,5 +1,5 @@
-// What machines may force on us, forced by the daemon's own switches: the same engine stores, the daemon
-// restarts, every hit is verified byte by byte, and status names the way that is in use.
+// What machines may force on us, forced by the daemon's own switches: the same engine stores, the
+// daemon restarts, every hit is verified byte by byte, and status names the way that is in use.
 
 #include "tests/ipc/toy_engine.hpp"
 #include "tests/support/daemon_process.hpp"
@@ -66,7 +66,10 @@ INSTANTIATE_TEST_SUITE_P(
         Fallback{"plain_ring", {"nvme.defer_taskrun=off"}, "\"defer_taskrun\":false"},
         Fallback{"small_pages", {"host.huge_pages=off"}, "\"huge_page_share\":0.0"},
         Fallback{"all",
-                 {"nvme.engine=threads", "nvme.direct=off", "host.register_buffers=off", "host.huge_pages=off"},
+                 {"nvme.engine=threads",
+                  "nvme.direct=off",
+                  "host.register_buffers=off",
+                  "host.huge_pages=off"},
                  "\"engine\":\"threads\""}),
     [](const testing::TestParamInfo<Fallback>& one) { return std::string(one.param.name); });
 

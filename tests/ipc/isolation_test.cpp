@@ -1,5 +1,5 @@
-// Clients that are not trusted: what they write goes through memory of their own, and what they break is
-// theirs alone.
+// Clients that are not trusted: what they write goes through memory of their own, and what they
+// break is theirs alone.
 
 #include "base/prng.hpp"
 #include "tests/ipc/raw_client.hpp"
@@ -67,8 +67,8 @@ struct Writable {
 
   explicit Writable(int fd) {
     const off_t size = ::lseek(fd, 0, SEEK_END);
-    void* const map = ::mmap(
-        nullptr, static_cast<std::size_t>(size), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void* const map =
+        ::mmap(nullptr, static_cast<std::size_t>(size), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED) return;
     at = static_cast<std::byte*>(map);
     bytes = static_cast<std::size_t>(size);
@@ -92,7 +92,8 @@ TEST_F(Isolation, RandomPromptsAreExactOverStagingAndAfterARestart) {
     for (int i = 0; i < 40; ++i) {
       const auto length = static_cast<std::uint32_t>(64 + prng.below(900));
       const std::uint32_t state = length / 64 * 64;
-      const Tokens prompt = counting(length, static_cast<std::uint32_t>(1 + prng.below(5) * 10'000));
+      const Tokens prompt =
+          counting(length, static_cast<std::uint32_t>(1 + prng.below(5) * 10'000));
       EXPECT_GT(engine.store(prompt, {state}), 0);
       EXPECT_TRUE(session.drain(kPatience));  // a commit ends when the copy is done
       stored.emplace_back(prompt, state);
@@ -240,8 +241,8 @@ TEST_F(Isolation, BytesThatChangeWhileTheyAreCopiedStayOnesOwnProblem) {
   expect_sound();
 }
 
-/// It committed and went: what is with the copier still counts. What it never committed comes back at
-/// once, since nobody but the daemon writes the arena.
+/// It committed and went: what is with the copier still counts. What it never committed comes back
+/// at once, since nobody but the daemon writes the arena.
 TEST_F(Isolation, SlotsOfAStagedClientDoNotWaitForItsProcess) {
   {
     Session session = attach();

@@ -1,5 +1,5 @@
-// Members killed at every step of the protocol: what they held comes back when their process is gone, and not
-// before; what they committed stays; nobody reads a wrong byte.
+// Members killed at every step of the protocol: what they held comes back when their process is
+// gone, and not before; what they committed stays; nobody reads a wrong byte.
 
 #include "base/prng.hpp"
 #include "tests/ipc/toy_engine.hpp"
@@ -100,17 +100,23 @@ class Kill : public ::testing::Test {
 void Kill::kill_at_every_step() {
   struct Case {
     const char* name;
-    int steps;         // of the script below
-    bool holds;        // it held memory at its death
-    int found;         // tokens that are stored afterwards, of a prompt of its own
+    int steps;   // of the script below
+    bool holds;  // it held memory at its death
+    int found;   // tokens that are stored afterwards, of a prompt of its own
   };
-  // What a member does: attach; begin soft; acquire; release and begin to save; reserve; write half; commit
-  // half; commit the rest; append; finish.
-  const std::vector<Case> cases{{"attached", 0, false, 0},   {"begin", 1, false, 0},
-                                {"acquired", 2, true, 0},    {"saving", 3, false, 0},
-                                {"reserved", 4, true, 0},    {"mid-write", 5, true, 0},
-                                {"half committed", 6, true, 0}, {"committed", 7, false, 256},
-                                {"appended", 8, false, 256}, {"finished", 9, false, 256}};
+
+  // What a member does: attach; begin soft; acquire; release and begin to save; reserve; write
+  // half; commit half; commit the rest; append; finish.
+  const std::vector<Case> cases{{"attached", 0, false, 0},
+                                {"begin", 1, false, 0},
+                                {"acquired", 2, true, 0},
+                                {"saving", 3, false, 0},
+                                {"reserved", 4, true, 0},
+                                {"mid-write", 5, true, 0},
+                                {"half committed", 6, true, 0},
+                                {"committed", 7, false, 256},
+                                {"appended", 8, false, 256},
+                                {"finished", 9, false, 256}};
   {
     auto session = ToyEngine::attach(daemon.socket());
     ASSERT_TRUE(session);
@@ -159,15 +165,18 @@ void Kill::kill_at_every_step() {
         filled.push_back({slot.id, 0});
       }
       const auto write = [&](std::size_t i) {
-        ToyEngine::write((*slots)[i].where,
-                         ToyEngine::payload(ToyEngine::chains(own), (*slots)[i].group, (*slots)[i].first, (*slots)[i].end));
+        ToyEngine::write(
+            (*slots)[i].where,
+            ToyEngine::payload(
+                ToyEngine::chains(own), (*slots)[i].group, (*slots)[i].first, (*slots)[i].end));
       };
       write(4);
       write(3);
       write(2);
       if (done()) return true;
       // The tail first: it waits for what it hangs on.
-      if (!session->commit(std::span(filled).subspan(2)) || !session->drain(kPatience)) return false;
+      if (!session->commit(std::span(filled).subspan(2)) || !session->drain(kPatience))
+        return false;
       if (done()) return true;
       write(1);
       write(0);
@@ -204,7 +213,9 @@ void Kill::kill_at_every_step() {
   }
 }
 
-TEST_F(Kill, AtEveryStep) { kill_at_every_step(); }
+TEST_F(Kill, AtEveryStep) {
+  kill_at_every_step();
+}
 
 TEST_F(Kill, AtEveryStepOfAClientThatIsNotTrusted) {
   start({"socket.trust=none"});
@@ -222,7 +233,9 @@ TEST_F(Kill, AClosedSessionHoldsUntilItsProcessEnds) {
     auto session = ToyEngine::attach(daemon.socket());
     return session && ToyEngine(*session).restore(counting(641)).tokens == 640;
   });
-  ASSERT_TRUE(eventually([&] { return daemon.ctl({"--json", "clients"}).out.find("\"closed\":true") != std::string::npos; }));
+  ASSERT_TRUE(eventually([&] {
+    return daemon.ctl({"--json", "clients"}).out.find("\"closed\":true") != std::string::npos;
+  }));
   const double before = held();
   EXPECT_GT(before, 0);
   for (int i = 0; i < 5; ++i)
@@ -293,7 +306,8 @@ TEST_F(Kill, AWorkersDeathAbortsItsObjectsOnAllShards) {
   EXPECT_GT(writing(), 0);
   kill(second);
   EXPECT_TRUE(eventually([&] { return clients() == 1; }));
-  // Nothing of it can become visible any more, but its space waits: the first still writes its own shard.
+  // Nothing of it can become visible any more, but its space waits: the first still writes its own
+  // shard.
   EXPECT_TRUE(eventually([&] { return writing() == 0; }));
   const double used = number("status", "host", "used");
   EXPECT_GT(used, 0);
@@ -303,7 +317,8 @@ TEST_F(Kill, AWorkersDeathAbortsItsObjectsOnAllShards) {
   EXPECT_EQ(daemon.ctl({"audit"}).code, 0) << daemon.ctl({"audit"}).out;
 }
 
-/// What was reserved for a worker that has not joined yet is its own when it does; and given up when it never does.
+/// What was reserved for a worker that has not joined yet is its own when it does; and given up
+/// when it never does.
 TEST_F(Kill, AShardWaitsForItsMemberToJoin) {
   for (const char* trust : {"same-user", "none"}) {
     SCOPED_TRACE(trust);
@@ -437,7 +452,8 @@ TEST_F(Kill, AtRandom) {
       ToyEngine engine(*session);
       for (;;) {
         const auto length = static_cast<std::uint32_t>(64 + random.below(1500));
-        const Tokens prompt = counting(length, static_cast<std::uint32_t>(1 + random.below(4) * 10'000));
+        const Tokens prompt =
+            counting(length, static_cast<std::uint32_t>(1 + random.below(4) * 10'000));
         const auto hit = engine.restore(prompt);
         if (hit.leased && !hit.ok) ::_exit(2);
         if (random.chance(0.7)) static_cast<void>(engine.release(hit));

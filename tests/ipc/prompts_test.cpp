@@ -1,9 +1,11 @@
-// Prompts at the edges: content that tokens do not show, prompts and reservations larger than what is kept.
+// Prompts at the edges: content that tokens do not show, prompts and reservations larger than what
+// is kept.
 
 #include "tests/ipc/toy_engine.hpp"
 #include "tests/support/daemon_process.hpp"
 
 #include <gtest/gtest.h>
+
 #include <map>
 
 namespace statecached::test {
@@ -75,11 +77,13 @@ TEST_F(Prompts, LargerThanTheTierAreStoredInPartAndCounted) {
   ASSERT_TRUE(daemon.start()) << daemon.log();
   Session session = attach();
   ToyEngine engine(session);
-  // 96 MiB of KV into an arena of 64 MiB, in one reservation: nothing of it can be given up to make room.
+  // 96 MiB of KV into an arena of 64 MiB, in one reservation: nothing of it can be given up to make
+  // room.
   const Tokens prompt = counting(1'500'000);
   ASSERT_GT(engine.store(prompt, {}), 0);
   std::map<Grant, int> grants;
-  for (const Grant grant : engine.grants) ++grants[grant];
+  for (const Grant grant : engine.grants)
+    ++grants[grant];
   EXPECT_EQ(grants[Grant::granted], 64 * 256);
   EXPECT_EQ(grants[Grant::no_space], 1);
   // What hangs on a block that found no room is declined.
@@ -87,7 +91,8 @@ TEST_F(Prompts, LargerThanTheTierAreStoredInPartAndCounted) {
   const std::string metrics = daemon.ctl({"metrics"}).out;
   EXPECT_NE(metrics.find("refused_total{reason=\"capacity\"} 1\n"), std::string::npos) << metrics;
 
-  // Refused while nothing is written below, never blocked; stored as soon as write-behind made room.
+  // Refused while nothing is written below, never blocked; stored as soon as write-behind made
+  // room.
   const Tokens small = counting(640, 5'000'000);
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
   int stored = 0;

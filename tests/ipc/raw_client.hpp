@@ -27,9 +27,9 @@ inline wire::AttachMessage attach_message() {
 }
 
 inline wire::Request request(wire::Op op,
-                      TicketName ticket = {},
-                      std::uint32_t a = 0,
-                      std::uint16_t flags = 0) {
+                             TicketName ticket = {},
+                             std::uint32_t a = 0,
+                             std::uint16_t flags = 0) {
   wire::Request out;
   out.op = static_cast<std::uint16_t>(op);
   out.flags = flags;

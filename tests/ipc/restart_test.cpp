@@ -79,7 +79,8 @@ TEST_F(Restart, HostMemoryOutlivesTheDaemon) {
     EXPECT_TRUE(session.drain(kPatience));
   }
   // Listed once hashed.
-  ASSERT_TRUE(eventually([&] { return number("kept_objects") == 18; })) << daemon.ctl({"--json", "status"}).out;
+  ASSERT_TRUE(eventually([&] { return number("kept_objects") == 18; }))
+      << daemon.ctl({"--json", "status"}).out;
   kill();
   EXPECT_EQ(manager.kept(), 2U);
   start();
@@ -142,7 +143,8 @@ TEST_F(Restart, ASessionGoesOnAsMissesAndAttachesAgainByItself) {
   EXPECT_EQ(daemon.stop(), 0) << daemon.log();
 }
 
-/// A lease of before stays readable and a slot of before writable, and nobody else gets that memory.
+/// A lease of before stays readable and a slot of before writable, and nobody else gets that
+/// memory.
 TEST_F(Restart, WhatIsStillUsedIsQuarantinedUntilItIsLetGo) {
   Session session = attach();
   ToyEngine engine(session);
@@ -166,8 +168,9 @@ TEST_F(Restart, WhatIsStillUsedIsQuarantinedUntilItIsLetGo) {
   kill();
   start();
   ASSERT_TRUE(reattached(session, epoch)) << daemon.log();
-  ASSERT_TRUE(eventually([&] { return number("waiting") == 0 && number("quarantined_bytes") < 16 * 1024 * 1024; }))
-      << daemon.ctl({"--json", "status"}).out;
+  ASSERT_TRUE(eventually([&] {
+    return number("waiting") == 0 && number("quarantined_bytes") < 16 * 1024 * 1024;
+  })) << daemon.ctl({"--json", "status"}).out;
   // What it declared: 10 blocks and a state it reads, two blocks it may be writing.
   EXPECT_GT(number("quarantined_bytes"), 10 * 4096);
   EXPECT_TRUE(engine.checks(counting(641), lease));
@@ -239,8 +242,8 @@ TEST_F(Restart, ASilentProcessKeepsEverythingUntilItEnds) {
   ::close(pipe[1]);
 }
 
-/// Eight engines at work, the daemon killed under them again and again: no wrong byte, no leak, and each is
-/// attached again soon after it is back.
+/// Eight engines at work, the daemon killed under them again and again: no wrong byte, no leak, and
+/// each is attached again soon after it is back.
 class Storm : public Restart, public ::testing::WithParamInterface<bool> {};
 
 TEST_P(Storm, EightClientsUnderADaemonThatDies) {
@@ -259,7 +262,8 @@ TEST_P(Storm, EightClientsUnderADaemonThatDies) {
       while (!stop.load()) {
         ToyEngine engine(*session);
         const auto length = static_cast<std::uint32_t>(64 + prng.below(500));
-        const Tokens prompt = counting(length, static_cast<std::uint32_t>(1 + prng.below(6) * 10'000));
+        const Tokens prompt =
+            counting(length, static_cast<std::uint32_t>(1 + prng.below(6) * 10'000));
         const auto hit = engine.restore(prompt);
         if (hit.ticket != 0) {
           // A lease that came is exact, also when the daemon ends while it is read.
@@ -297,8 +301,9 @@ TEST_P(Storm, EightClientsUnderADaemonThatDies) {
     engine.join();
   EXPECT_EQ(wrong.load(), 0U);
   EXPECT_GT(hits.load(), 0U);
-  EXPECT_TRUE(eventually([&] { return number("quarantined_bytes") == 0 && number("earlier_clients") == 0; }))
-      << daemon.ctl({"--json", "status"}).out;
+  EXPECT_TRUE(eventually([&] {
+    return number("quarantined_bytes") == 0 && number("earlier_clients") == 0;
+  })) << daemon.ctl({"--json", "status"}).out;
   const ProgramResult audit = daemon.ctl({"--json", "audit"});
   EXPECT_EQ(audit.code, 0) << audit.out << audit.err;
   EXPECT_EQ(daemon.stop(), 0) << daemon.log();

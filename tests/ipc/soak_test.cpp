@@ -5,7 +5,6 @@
 #include "tests/ipc/toy_engine.hpp"
 #include "tests/support/daemon_process.hpp"
 
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -64,7 +63,8 @@ class Worker {
     ++turn_;
     const unsigned kind = turn_ % 4;
     if (kind == 3) return prefetch();
-    // Prompts of all clients share beginnings; a few hundred different ones, so that tiers are full.
+    // Prompts of all clients share beginnings; a few hundred different ones, so that tiers are
+    // full.
     const auto which = static_cast<std::uint32_t>(random_() % 300);
     const Tokens tokens = counting(320 + 64 * (which % 5), 1 + 100 * (which % 7));
     if (kind == 0) return engine.store(tokens, {256}) >= 0;
@@ -111,9 +111,9 @@ void expect_settled(const DaemonProcess& daemon) {
   EXPECT_EQ(number_of(status, "checksum_failures"), 0) << status;
 }
 
-/// Steps above 200 us of processor time: a small share, whatever else the machine does. Not above 100 us,
-/// though a slice of one client ends after 40 us: some of the work is in one piece (daemon/README.md,
-/// Steps), and on a shared machine the same work takes longer.
+/// Steps above 200 us of processor time: a small share, whatever else the machine does. Not above
+/// 100 us, though a slice of one client ends after 40 us: some of the work is in one piece
+/// (daemon/README.md, Steps), and on a shared machine the same work takes longer.
 void expect_short_steps(const DaemonProcess& daemon) {
   const std::string status = daemon.ctl({"--json", "status"}).out;
   const double steps = number_of(status, "steps");
@@ -157,7 +157,8 @@ TEST(Soak, SixtyFourClients) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   const double seconds = soak_seconds();
   const auto wait = [&](double share) {
-    const auto until = std::chrono::steady_clock::now() + std::chrono::duration<double>(share * seconds);
+    const auto until =
+        std::chrono::steady_clock::now() + std::chrono::duration<double>(share * seconds);
     while (std::chrono::steady_clock::now() < until && wrong == 0)
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
   };
@@ -172,7 +173,8 @@ TEST(Soak, SixtyFourClients) {
     thread.join();
   EXPECT_EQ(wrong, 0U) << daemon.log();
   EXPECT_GT(hit_tokens, 0U);
-  // No growth: what a full cache needs was reached in the first part. A sanitizer's own memory goes on growing.
+  // No growth: what a full cache needs was reached in the first part. A sanitizer's own memory goes
+  // on growing.
   EXPECT_GT(memory_before, 0);
   if (!kSanitized) {
     EXPECT_LT(memory_after, 1.25 * memory_before + 16);
@@ -181,7 +183,8 @@ TEST(Soak, SixtyFourClients) {
   for (unsigned c = 0; c < kClients; ++c)
     counts[c] -= before[c];
   const double mean =
-      static_cast<double>(std::accumulate(counts.begin(), counts.end(), std::uint64_t{0})) / kClients;
+      static_cast<double>(std::accumulate(counts.begin(), counts.end(), std::uint64_t{0})) /
+      kClients;
   const auto [least, most] = std::ranges::minmax(counts);
   std::printf("%.0f requests a client in %.0f s, least %llu, most %llu; %.1f MiB, then %.1f\n",
               mean,
@@ -190,8 +193,8 @@ TEST(Soak, SixtyFourClients) {
               static_cast<unsigned long long>(most),
               memory_before,
               memory_after);
-  // Within 20 % of the mean over minutes. In seconds the scheduler of a loaded machine is not that fair to 64
-  // threads: then half of it, so that a client that the daemon passes over still shows.
+  // Within 20 % of the mean over minutes. In seconds the scheduler of a loaded machine is not that
+  // fair to 64 threads: then half of it, so that a client that the daemon passes over still shows.
   const double slack = (seconds >= 300 ? 0.2 : 0.5) * mean + 4 * std::sqrt(mean);
   EXPECT_GT(least, 0U);
   EXPECT_GE(static_cast<double>(least), mean - slack);
@@ -234,7 +237,8 @@ TEST(Soak, AGreedyClientStarvesNobody) {
     ASSERT_TRUE(hit.ok);
     ASSERT_TRUE(ToyEngine(*modest).release(hit).ok());
   }
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const std::uint64_t greedy_share = taken - before;
   stop = true;
   pusher.join();

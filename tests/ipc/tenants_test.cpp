@@ -1,5 +1,5 @@
-// Tenants: who is whom, what each may keep, and memory that never crosses a trust domain. Other users are
-// played by children that give up root; without root those tests say so and are skipped.
+// Tenants: who is whom, what each may keep, and memory that never crosses a trust domain. Other
+// users are played by children that give up root; without root those tests say so and are skipped.
 
 #include "tests/ipc/raw_client.hpp"
 #include "tests/ipc/toy_engine.hpp"
@@ -107,7 +107,8 @@ class Tenants : public ::testing::Test {
 };
 
 TEST_F(Tenants, AreKnownByTheirUserAndShareWhatIsNotApart) {
-  start("[tenants.red]\nusers = [\"54321\"]\n[tenants.blue]\ngroups = [\"54322\"]\ntrusted = true\n");
+  start(
+      "[tenants.red]\nusers = [\"54321\"]\n[tenants.blue]\ngroups = [\"54322\"]\ntrusted = true\n");
   const Tokens prompt = counting(640);
   EXPECT_EQ(store(kRed, prompt, 640), 0);
   EXPECT_EQ(number("red", "objects"), 11);
@@ -130,9 +131,10 @@ TEST_F(Tenants, AreKnownByTheirUserAndShareWhatIsNotApart) {
 }
 
 TEST_F(Tenants, TrustDomainsShareNothing) {
-  start("[tenants.red]\nusers = [\"54321\"]\ntrust_domain = \"r\"\n"
-        "[tenants.blue]\nusers = [\"54322\"]\ntrust_domain = \"b\"\n",
-        {"nvme.capacity=64MiB"});
+  start(
+      "[tenants.red]\nusers = [\"54321\"]\ntrust_domain = \"r\"\n"
+      "[tenants.blue]\nusers = [\"54322\"]\ntrust_domain = \"b\"\n",
+      {"nvme.capacity=64MiB"});
   const Tokens prompt = counting(640);
   EXPECT_EQ(store(kRed, prompt, 640), 0);
   EXPECT_EQ(restore(kRed, counting(641), 640), 0);
@@ -141,15 +143,18 @@ TEST_F(Tenants, TrustDomainsShareNothing) {
   EXPECT_EQ(restore(kBlue, counting(641), 640), 0);
   EXPECT_EQ(number("red", "objects"), 11);
   EXPECT_EQ(number("blue", "objects"), 11);
-  // Each maps one arena, and it holds no byte of the other's: the state of this prompt is looked for.
+  // Each maps one arena, and it holds no byte of the other's: the state of this prompt is looked
+  // for.
   const auto finds = [&](const Tokens& of) {
     auto client = RawClient::attach(daemon.socket());
     if (!client || client->reply.arenas.size() != 2) return 2;
     const std::uint64_t bytes = client->reply.arenas[0].bytes;
     void* const at = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, client->arenas[0].get(), 0);
     if (at == MAP_FAILED) return 3;
-    const std::vector<std::byte> state = ToyEngine::payload(
-        ToyEngine::chains(of), 1, static_cast<std::uint32_t>(of.size()), static_cast<std::uint32_t>(of.size()));
+    const std::vector<std::byte> state = ToyEngine::payload(ToyEngine::chains(of),
+                                                            1,
+                                                            static_cast<std::uint32_t>(of.size()),
+                                                            static_cast<std::uint32_t>(of.size()));
     const void* const found = ::memmem(at, bytes, state.data(), state.size());
     ::munmap(at, bytes);
     return found != nullptr ? 0 : 1;
@@ -171,8 +176,10 @@ TEST_F(Tenants, TrustDomainsShareNothing) {
 
 TEST_F(Tenants, AQuotaBoundsOneAndSparesTheOthers) {
   // A prompt of 640 tokens: 10 blocks of 4 KiB and a state of 20 KiB: 60 KiB.
-  start("[tenants.red]\nusers = [\"54321\"]\nquota = \"256KiB\"\n[tenants.blue]\nusers = [\"54322\"]\n",
-        {"nvme.capacity=0"});
+  start(
+      "[tenants.red]\nusers = [\"54321\"]\nquota = \"256KiB\"\n[tenants.blue]\nusers = "
+      "[\"54322\"]\n",
+      {"nvme.capacity=0"});
   EXPECT_EQ(store(kBlue, counting(640, 500'000), 640), 0);
   for (std::uint32_t i = 0; i < 12; ++i) {
     EXPECT_EQ(store(kRed, counting(640, 1 + i * 10'000), 640), 0);
@@ -196,7 +203,9 @@ TEST_F(Tenants, DomainsOutliveTheDaemonToo) {
   start("[tenants.red]\nusers = [\"54321\"]\ntrust_domain = \"r\"\n", {"nvme.capacity=0"});
   EXPECT_EQ(store(kRed, counting(640), 640), 0);
   EXPECT_EQ(store(0, counting(640, 3000), 640), 0);
-  const auto kept = [&] { return daemon.ctl({"--json", "status"}).out.find("\"kept_objects\":22,") != std::string::npos; };
+  const auto kept = [&] {
+    return daemon.ctl({"--json", "status"}).out.find("\"kept_objects\":22,") != std::string::npos;
+  };
   ASSERT_TRUE(eventually(kept)) << daemon.ctl({"--json", "status"}).out;
   manager.listen();
   EXPECT_EQ(manager.kept(), 3U);
@@ -211,7 +220,8 @@ TEST_F(Tenants, DomainsOutliveTheDaemonToo) {
 }
 
 TEST_F(Tenants, WhoStoredWhatIsKnownAfterARestart) {
-  const std::string both = "[tenants.red]\nusers = [\"54321\"]\n[tenants.blue]\nusers = [\"54322\"]\n";
+  const std::string both =
+      "[tenants.red]\nusers = [\"54321\"]\n[tenants.blue]\nusers = [\"54322\"]\n";
   start(both);
   EXPECT_EQ(store(kRed, counting(640), 640), 0);
   EXPECT_EQ(store(kBlue, counting(320, 9000), 320), 0);
@@ -219,14 +229,16 @@ TEST_F(Tenants, WhoStoredWhatIsKnownAfterARestart) {
   daemon.kill9();
   // Another tenant before them: names count, not places.
   start("[tenants.amber]\nusers = [\"54323\"]\n" + both);
-  EXPECT_TRUE(eventually([&] { return number("red", "objects") == 11 && number("blue", "objects") == 6; }))
-      << daemon.ctl({"--json", "tenants"}).out;
+  EXPECT_TRUE(eventually([&] {
+    return number("red", "objects") == 11 && number("blue", "objects") == 6;
+  })) << daemon.ctl({"--json", "tenants"}).out;
   EXPECT_EQ(number("amber", "objects"), 0);
   EXPECT_EQ(daemon.stop(), 0) << daemon.log();
   // Who is configured no more is counted to the default tenant.
   start("[tenants.blue]\nusers = [\"54322\"]\n");
-  EXPECT_TRUE(eventually([&] { return number("default", "objects") == 11 && number("blue", "objects") == 6; }))
-      << daemon.ctl({"--json", "tenants"}).out;
+  EXPECT_TRUE(eventually([&] {
+    return number("default", "objects") == 11 && number("blue", "objects") == 6;
+  })) << daemon.ctl({"--json", "tenants"}).out;
 }
 
 TEST_F(Tenants, SeveralTrustDomainsExcludeADeviceTier) {
@@ -235,7 +247,8 @@ TEST_F(Tenants, SeveralTrustDomainsExcludeADeviceTier) {
   daemon.set({"device.capacity=8MiB", "device.backend=emulated"});
   daemon.more = {"--config", path};
   EXPECT_FALSE(daemon.start());
-  EXPECT_NE(daemon.log().find("it cannot be had with several trust domains"), std::string::npos) << daemon.log();
+  EXPECT_NE(daemon.log().find("it cannot be had with several trust domains"), std::string::npos)
+      << daemon.log();
 }
 
 }  // namespace

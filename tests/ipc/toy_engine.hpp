@@ -206,8 +206,7 @@ class ToyEngine {
   }
 
  private:
-  static bool check(const std::vector<std::uint64_t>& chain,
-                    const statecache::Piece& piece) {
+  static bool check(const std::vector<std::uint64_t>& chain, const statecache::Piece& piece) {
     const std::uint32_t end = piece.group == 1 ? piece.first : piece.first + piece.valid;
     const std::vector<std::byte> want = payload(chain, piece.group, piece.first, end);
     std::size_t at = 0;

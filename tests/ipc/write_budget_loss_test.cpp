@@ -1,11 +1,10 @@
-// What a write budget costs in hits: the daemon, at the pace of a trace, against the simulator with the same
-// settings and trace, which runs the same cache and the same budget on a virtual clock.
-
-#include "tests/support/daemon_process.hpp"
+// What a write budget costs in hits: the daemon, at the pace of a trace, against the simulator with
+// the same settings and trace, which runs the same cache and the same budget on a virtual clock.
 
 #include "base/prng.hpp"
 #include "client/replay/replay.hpp"
 #include "daemon/sim/simulate.hpp"
+#include "tests/support/daemon_process.hpp"
 
 #include <gtest/gtest.h>
 
@@ -39,8 +38,9 @@ NamespaceSpec model() {
   spec.name = "budget";
   spec.model.bytes.fill(std::byte{1});
   spec.layout.bytes.fill(std::byte{2});
-  spec.groups = {{.name = "attention", .need = Need::every, .block_tokens = 64, .max_bytes = 64 * kKiB},
-                 {.name = "recurrent", .need = Need::end, .max_bytes = 256 * kKiB}};
+  spec.groups = {
+      {.name = "attention", .need = Need::every, .block_tokens = 64, .max_bytes = 64 * kKiB},
+      {.name = "recurrent", .need = Need::end, .max_bytes = 256 * kKiB}};
   spec.cost.c1 = 20e9;
   spec.cost.c2 = 1e5;
   return spec;
@@ -65,8 +65,9 @@ void write_trace(const std::string& path) {
         history.push_back(static_cast<Token>(chance.below(1000)));
       const std::vector<Token> output(chance.below(100) + 20, talk);
       const double at = kSeconds * (turn * kTalks + talk) / (kTurns * kTalks);
-      file << "{\"session_id\":" << talk << ",\"ts\":" << at << ",\"input_tokens\":" << list(history)
-           << ",\"output_tokens\":" << list(output) << "}\n";
+      file << "{\"session_id\":" << talk << ",\"ts\":" << at
+           << ",\"input_tokens\":" << list(history) << ",\"output_tokens\":" << list(output)
+           << "}\n";
       history.insert(history.end(), output.begin(), output.end());
     }
   }
@@ -105,7 +106,8 @@ class Loss : public ::testing::Test {
     EXPECT_TRUE(result) << result.error().message();
     if (!result) return {};
     Outcome out;
-    out.hit_rate = static_cast<double>(result->hit_tokens) / static_cast<double>(result->input_tokens);
+    out.hit_rate =
+        static_cast<double>(result->hit_tokens) / static_cast<double>(result->input_tokens);
     if (result->budget) out.written = static_cast<double>(result->budget->written);
     out.allowed = budget.allows(result->virtual_seconds);
     return out;
@@ -133,7 +135,8 @@ class Loss : public ::testing::Test {
     ASSERT_TRUE(result) << result.error().message() << daemon.log();
     EXPECT_EQ(result->totals.errors, 0U) << result->totals.first_error;
     EXPECT_EQ(result->totals.bytes_mismatched, 0U);
-    out.hit_rate = static_cast<double>(result->totals.hit_tokens) / static_cast<double>(result->totals.input_tokens);
+    out.hit_rate = static_cast<double>(result->totals.hit_tokens) /
+                   static_cast<double>(result->totals.input_tokens);
     out.stored = result->totals.bytes_stored;
     out.slowed = std::max(1.0, result->wall_seconds / kSeconds);
     out.written = static_cast<double>(written_by(daemon.pid()));
@@ -142,7 +145,8 @@ class Loss : public ::testing::Test {
     EXPECT_EQ(daemon.stop(), 0) << daemon.log();
   }
 
-  static constexpr double kFlops = 400e12;  ///< a prefill takes tens of milliseconds, which replay does not wait for
+  /// a prefill takes tens of milliseconds, which replay does not wait for
+  static constexpr double kFlops = 400e12;
   std::string trace_;
 };
 
@@ -151,7 +155,8 @@ TEST_F(Loss, IsWhatTheSimulatorPredicts) {
   Outcome real_free;
   real({}, real_free);
   if (HasFatalFailure()) return;
-  // On a machine that is busy with other things the drive may be behind, and unwritten state is given up.
+  // On a machine that is busy with other things the drive may be behind, and unwritten state is
+  // given up.
   EXPECT_LE(real_free.hit_rate, free.hit_rate + 0.05);
   // About a sixteenth, and a quarter, of what is stored.
   for (const Budget& budget : {Budget{40 * kGiB, 8 * kMiB}, Budget{200 * kGiB, 24 * kMiB}}) {
@@ -160,19 +165,29 @@ TEST_F(Loss, IsWhatTheSimulatorPredicts) {
     if (HasFatalFailure()) return;
     // A machine that cannot keep the pace gives the bucket more time to fill.
     const Outcome tight = simulated(budget, real_tight.slowed);
-    std::printf("hit rate without and with the budget: predicted %.3f and %.3f, real %.3f and %.3f; written %.1f of "
-                "%.1f MiB allowed (predicted %.1f of %.1f), stored %.0f MiB\n",
-                free.hit_rate, tight.hit_rate, real_free.hit_rate, real_tight.hit_rate, real_tight.written / kMiB,
-                real_tight.allowed / kMiB, tight.written / kMiB, tight.allowed / kMiB,
-                static_cast<double>(real_free.stored) / kMiB);
+    std::printf(
+        "hit rate without and with the budget: predicted %.3f and %.3f, real %.3f and %.3f; "
+        "written %.1f of "
+        "%.1f MiB allowed (predicted %.1f of %.1f), stored %.0f MiB\n",
+        free.hit_rate,
+        tight.hit_rate,
+        real_free.hit_rate,
+        real_tight.hit_rate,
+        real_tight.written / kMiB,
+        real_tight.allowed / kMiB,
+        tight.written / kMiB,
+        tight.allowed / kMiB,
+        static_cast<double>(real_free.stored) / kMiB);
     EXPECT_LE(tight.written, tight.allowed);
     if (real_tight.written >= 0) {
       EXPECT_LE(real_tight.written, real_tight.allowed);
     }
-    EXPECT_GT(free.hit_rate, tight.hit_rate + 0.1) << "the budget must cost something, or this test shows nothing";
+    EXPECT_GT(free.hit_rate, tight.hit_rate + 0.1)
+        << "the budget must cost something, or this test shows nothing";
     EXPECT_NEAR(real_tight.hit_rate, tight.hit_rate, 0.06);
     EXPECT_GT(real_free.hit_rate, real_tight.hit_rate);
-    EXPECT_LE(real_free.hit_rate - real_tight.hit_rate, free.hit_rate - tight.hit_rate + 0.06) << "more is lost than predicted";
+    EXPECT_LE(real_free.hit_rate - real_tight.hit_rate, free.hit_rate - tight.hit_rate + 0.06)
+        << "more is lost than predicted";
   }
 }
 

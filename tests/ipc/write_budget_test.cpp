@@ -1,10 +1,9 @@
-// The write budget on the real daemon, against the kernel's own accounts of what it writes: data, the
-// catalog's log, flushes and compactions, identity files, everything.
-
-#include "tests/ipc/toy_engine.hpp"
-#include "tests/support/daemon_process.hpp"
+// The write budget on the real daemon, against the kernel's own accounts of what it writes: data,
+// the catalog's log, flushes and compactions, identity files, everything.
 
 #include "base/units.hpp"
+#include "tests/ipc/toy_engine.hpp"
+#include "tests/support/daemon_process.hpp"
 
 #include <gtest/gtest.h>
 
@@ -20,7 +19,8 @@ using test::ToyEngine;
 using test::written_by;
 
 TEST(WriteBudget, TheKernelCountsNoMoreThanTheBudgetAndTheBurst) {
-  // 20 GiB a day are 0.24 MiB a second; stored are more than twenty times what may be written meanwhile.
+  // 20 GiB a day are 0.24 MiB a second; stored are more than twenty times what may be written
+  // meanwhile.
   constexpr std::uint64_t kBurst = 6 * kMiB;
   constexpr double kPerSecond = 20.0 * static_cast<double>(kGiB) / 86'400;
   DaemonProcess daemon({"nvme.write_budget_per_day=20GiB",

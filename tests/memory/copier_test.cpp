@@ -167,13 +167,15 @@ TEST(CopyThread, StagesForeignBytesAndHashesWhatItWrote) {
   Bench bench(8 << 20);
   Prng prng(9);
   const std::size_t bytes = 4 << 20;
-  void* const at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* const at =
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   ASSERT_NE(at, MAP_FAILED);
   const auto foreign = std::make_shared<const Mapping>(at, bytes);
   for (std::size_t i = 0; i < bytes; ++i)
     foreign->data()[i] = static_cast<std::byte>(prng.next());
   // Small ones through the cache, large ones past it; runs that end at odd places.
-  for (const std::uint64_t payload : {1ULL, 4095ULL, 20'000ULL, 262'144ULL, 300'001ULL, 2'000'000ULL}) {
+  for (const std::uint64_t payload :
+       {1ULL, 4095ULL, 20'000ULL, 262'144ULL, 300'001ULL, 2'000'000ULL}) {
     CopyOp op{.tag = payload,
               .kind = CopyKind::stage,
               .seed = prng.next(),
@@ -190,7 +192,8 @@ TEST(CopyThread, StagesForeignBytesAndHashesWhatItWrote) {
     ASSERT_EQ(done.size(), 1U);
     Bytes want;
     for (const MemoryRun& run : source)
-      want.insert(want.end(), foreign->data() + run.at.offset, foreign->data() + run.at.offset + run.bytes);
+      want.insert(
+          want.end(), foreign->data() + run.at.offset, foreign->data() + run.at.offset + run.bytes);
     EXPECT_EQ(gather(bench.a, destination), want) << payload;
     EXPECT_EQ(done[0].checksum, checksum_of(want, seed)) << payload;
     Bytes bare(want.size() + 64);

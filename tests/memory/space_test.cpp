@@ -164,7 +164,8 @@ TEST(Space, AgreesWithABitmap) {
 
 TEST(Space, TakesTheShortestRunThatFits) {
   Space space(20 * kPage);
-  ASSERT_TRUE(space.allocate_at({{.at = 3, .count = 1}, {.at = 9, .count = 1}}));  // free: 3, 5, 10
+  // free: 3, 5, 10
+  ASSERT_TRUE(space.allocate_at({{.at = 3, .count = 1}, {.at = 9, .count = 1}}));
   PageRuns out;
   ASSERT_TRUE(space.allocate(4 * kPage, true, out));
   EXPECT_EQ(out, (PageRuns{{.at = 4, .count = 4}}));

@@ -1,8 +1,9 @@
 // When a drive is no longer used, and what its owner then sees.
 
+#include "tiers/nvme/guarded_disk.hpp"
+
 #include "tests/nvme/support.hpp"
 #include "tests/nvme/switch_disk.hpp"
-#include "tiers/nvme/guarded_disk.hpp"
 #include "tiers/nvme/sim_disk.hpp"
 
 #include <gtest/gtest.h>

@@ -20,7 +20,9 @@ namespace statecached {
 namespace {
 
 /// The depths alone, once what comes with each is what needs() says.
-std::vector<std::uint32_t> depths_of(const ResumeScan& scan, const ResumeLimits& limits, std::size_t most) {
+std::vector<std::uint32_t> depths_of(const ResumeScan& scan,
+                                     const ResumeLimits& limits,
+                                     std::size_t most) {
   std::vector<Usable> usable;
   const std::size_t count = scan.depths(limits, most, usable);
   std::vector<std::uint32_t> out;

@@ -1,4 +1,5 @@
-// Learned reuse: what the counts say, what the prior says before, and what stays in mind after it was given up.
+// Learned reuse: what the counts say, what the prior says before, and what stays in mind after it
+// was given up.
 
 #include "policy/reuse.hpp"
 
@@ -31,7 +32,8 @@ TEST(Reuse, BeforeAnythingIsKnownRatesFallWithAge) {
     EXPECT_LT(reuse.rate(tail, seconds(s)), before);
     before = reuse.rate(tail, seconds(s));
   }
-  EXPECT_LT(reuse.rate(reuse_class(ReuseKind::covered, 1, 0), seconds(1)), reuse.rate(tail, seconds(1)) / 4);
+  EXPECT_LT(reuse.rate(reuse_class(ReuseKind::covered, 1, 0), seconds(1)),
+            reuse.rate(tail, seconds(1)) / 4);
 }
 
 struct Lives {
@@ -48,6 +50,7 @@ struct Lives {
     reuse.born(index, end.node);
     return end.node;
   }
+
   void use(NodeIx ix, Instant now) {
     Node& node = index.node(ix);
     reuse.advance(index, now);
@@ -57,8 +60,8 @@ struct Lives {
   }
 };
 
-/// Everything comes back after 4 to 5 seconds, or never: close to the time a segment is worth the more, and after it
-/// next to nothing.
+/// Everything comes back after 4 to 5 seconds, or never: close to the time a segment is worth the
+/// more, and after it next to nothing.
 TEST(Reuse, LearnsWhenThingsComeBack) {
   Lives lives;
   Instant now{};

@@ -1,13 +1,15 @@
-// How long the choice of a victim takes, with everything that goes with it: the choice, taking it out, and putting a new
-// one in. At most 2 us each with a million objects on an idle machine; the test allows ten times that, and not more
-// growth from 10^4 to 10^6 than a logarithm and the caches explain.
+// How long the choice of a victim takes, with everything that goes with it: the choice, taking it
+// out, and putting a new one in. At most 2 us each with a million objects on an idle machine; the
+// test allows ten times that, and not more growth from 10^4 to 10^6 than a logarithm and the caches
+// explain.
 
 #include "base/prng.hpp"
 #include "policy/victims.hpp"
 
+#include <gtest/gtest.h>
+
 #include <chrono>
 #include <cstdio>
-#include <gtest/gtest.h>
 
 namespace statecached {
 namespace {
@@ -27,7 +29,8 @@ double microseconds_a_victim(std::uint32_t objects) {
     c.reuse = static_cast<ReuseClass>(prng.below(kReuseClasses));
     victims.put(c, now);
   };
-  for (NodeIx n = 0; n < objects; ++n) put(n);
+  for (NodeIx n = 0; n < objects; ++n)
+    put(n);
   constexpr int kVictims = 200'000;
   const auto start = std::chrono::steady_clock::now();
   for (int i = 0; i < kVictims; ++i) {
@@ -43,7 +46,8 @@ TEST(VictimsBench, ChoiceStaysCheap) {
   const double small = microseconds_a_victim(10'000);
   const double middle = microseconds_a_victim(100'000);
   const double large = microseconds_a_victim(1'000'000);
-  std::printf("us a victim with 10^4, 10^5, 10^6 objects: %.2f, %.2f, %.2f\n", small, middle, large);
+  std::printf(
+      "us a victim with 10^4, 10^5, 10^6 objects: %.2f, %.2f, %.2f\n", small, middle, large);
   EXPECT_LT(large, 20);
   EXPECT_LT(large, 10 * small + 2);
 }

@@ -1,9 +1,11 @@
 // The choice of a victim against the plain rule: least rate x efficiency of all.
 
-#include "base/prng.hpp"
 #include "policy/victims.hpp"
 
+#include "base/prng.hpp"
+
 #include <gtest/gtest.h>
+
 #include <map>
 
 namespace statecached {
@@ -11,6 +13,7 @@ namespace {
 
 struct Put {
   Candidate candidate;
+
   double value(const Reuse& reuse, Instant now) const {
     return candidate.efficiency * reuse.rate(candidate.reuse, now - candidate.last_use);
   }
@@ -36,7 +39,8 @@ TEST(Victims, ChoosesTheLeastKeepValue) {
       c.bytes = prng.below(1 << 20);
       c.reuse = static_cast<ReuseClass>(prng.below(kReuseClasses));
       const auto known = model.find(node);
-      c.last_use = known == model.end() || prng.below(2) == 0 ? now : known->second.candidate.last_use;
+      c.last_use =
+          known == model.end() || prng.below(2) == 0 ? now : known->second.candidate.last_use;
       victims.put(c, now);
       model[node] = {c};
     }

@@ -1,5 +1,6 @@
-// The policies of the simulator: the paper's against a plain model of the paper's rules that scans everything, all of
-// them against their capacity, and what only simulations have (open loop, the future, pictures).
+// The policies of the simulator: the paper's against a plain model of the paper's rules that scans
+// everything, all of them against their capacity, and what only simulations have (open loop, the
+// future, pictures).
 
 #include "base/prng.hpp"
 #include "daemon/sim/plot.hpp"
@@ -7,25 +8,28 @@
 #include "policy/speed.hpp"
 #include "policy/tuner.hpp"
 
+#include <gtest/gtest.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <gtest/gtest.h>
 #include <map>
 #include <memory>
-#include <unistd.h>
 
 namespace statecached {
 namespace {
 
-constexpr std::uint64_t kKv = 4096;           // bytes a token: one page, so that a block of one token pads to nothing
-constexpr std::uint64_t kState = 64 * 4096;   // bytes a checkpoint
+// bytes a token: one page, so that a block of one token pads to nothing
+constexpr std::uint64_t kKv = 4096;
+constexpr std::uint64_t kState = 64 * 4096;  // bytes a checkpoint
 
 NamespaceSpec hybrid(std::uint32_t block) {
   NamespaceSpec spec;
   spec.name = "sim";
-  spec.groups = {{.name = "attention", .need = Need::every, .block_tokens = block, .max_bytes = block * kKv},
-                 {.name = "recurrent", .need = Need::end, .max_bytes = kState}};
+  spec.groups = {
+      {.name = "attention", .need = Need::every, .block_tokens = block, .max_bytes = block * kKv},
+      {.name = "recurrent", .need = Need::end, .max_bytes = kState}};
   spec.cost.c1 = 13e9;
   spec.cost.c2 = 65536;
   return spec;
@@ -35,21 +39,26 @@ struct Turn {
   std::vector<Token> input, output;
 };
 
-/// Talks that begin with one of a few long preambles, their turns interleaved; now and then one falls silent.
+/// Talks that begin with one of a few long preambles, their turns interleaved; now and then one
+/// falls silent.
 std::vector<Turn> talks(std::uint64_t seed, std::uint32_t requests) {
   Prng chance(seed);
   std::vector<std::vector<Token>> preambles(4), open;
   for (std::size_t p = 0; p < preambles.size(); ++p) {
-    for (std::uint64_t i = 0; i < 60 + 30 * p; ++i) preambles[p].push_back(static_cast<Token>(1000 * (p + 1) + i));
+    for (std::uint64_t i = 0; i < 60 + 30 * p; ++i)
+      preambles[p].push_back(static_cast<Token>(1000 * (p + 1) + i));
   }
   std::vector<Turn> out;
   Token fresh = 100'000;
   while (out.size() < requests) {
-    if (open.size() < 3 || chance.chance(0.15)) open.push_back(preambles[chance.below(preambles.size())]);
+    if (open.size() < 3 || chance.chance(0.15))
+      open.push_back(preambles[chance.below(preambles.size())]);
     const std::size_t at = chance.below(open.size());
-    for (std::uint64_t i = 5 + chance.below(60); i > 0; --i) open[at].push_back(fresh++);
+    for (std::uint64_t i = 5 + chance.below(60); i > 0; --i)
+      open[at].push_back(fresh++);
     Turn turn{open[at], {}};
-    for (std::uint64_t i = 1 + chance.below(20); i > 0; --i) turn.output.push_back(fresh++);
+    for (std::uint64_t i = 1 + chance.below(20); i > 0; --i)
+      turn.output.push_back(fresh++);
     open[at].insert(open[at].end(), turn.output.begin(), turn.output.end());
     out.push_back(std::move(turn));
     if (chance.chance(0.08)) open.erase(open.begin() + static_cast<std::ptrdiff_t>(at));
@@ -60,23 +69,31 @@ std::vector<Turn> talks(std::uint64_t seed, std::uint32_t requests) {
 class Trace {
  public:
   Trace(const std::vector<Turn>& turns, const std::string& name)
-      : path_((std::filesystem::temp_directory_path() / ("statecached-" + name + "-" + std::to_string(getpid()) + ".jsonl")).string()) {
+      : path_((std::filesystem::temp_directory_path() /
+               ("statecached-" + name + "-" + std::to_string(getpid()) + ".jsonl"))
+                  .string()) {
     std::ofstream file(path_);
     const auto list = [](const std::vector<Token>& tokens) {
       std::string text;
-      for (const Token token : tokens) text += (text.empty() ? '[' : ',') + std::to_string(token);
+      for (const Token token : tokens)
+        text += (text.empty() ? '[' : ',') + std::to_string(token);
       return text + (text.empty() ? "[]" : "]");
     };
     double ts = 0;
     int session = 0;  // of its own each: no request waits for another to be over
     for (const Turn& turn : turns) {
-      file << "{\"session_id\":" << session++ << ",\"turn_id\":0,\"ts\":" << ts << ",\"input_tokens\":" << list(turn.input) << ",\"output_tokens\":" << list(turn.output) << "}\n";
+      file << "{\"session_id\":" << session++ << ",\"turn_id\":0,\"ts\":" << ts
+           << ",\"input_tokens\":" << list(turn.input) << ",\"output_tokens\":" << list(turn.output)
+           << "}\n";
       ts += 0.05;
     }
   }
+
   ~Trace() { std::filesystem::remove(path_); }
+
   Trace(const Trace&) = delete;
   Trace& operator=(const Trace&) = delete;
+
   [[nodiscard]] std::unique_ptr<TraceReader> open() const {
     auto reader = TraceReader::open(path_, 0);
     EXPECT_TRUE(reader);
@@ -110,7 +127,10 @@ SimSettings reference(PolicyName name, std::uint64_t capacity) {
 /// The paper's cache by the letter: every node has a checkpoint, every choice looks at every node.
 class PlainCache {
  public:
-  PlainCache(std::uint64_t capacity, std::optional<double> alpha, Cost cost) : capacity_(capacity), alpha_(alpha), cost_(cost) {}
+  PlainCache(std::uint64_t capacity, std::optional<double> alpha, Cost cost)
+      : capacity_(capacity),
+        alpha_(alpha),
+        cost_(cost) {}
 
   std::uint64_t request(const Turn& turn) {
     ++clock_;
@@ -132,9 +152,11 @@ class PlainCache {
     }
     Node* at = found.node;
     if (found.partial > 0) at = split(*found.below, found.partial);
-    if (at->depth < all.size()) add(*at, {all.begin() + static_cast<std::ptrdiff_t>(at->depth), all.end()});
+    if (at->depth < all.size())
+      add(*at, {all.begin() + static_cast<std::ptrdiff_t>(at->depth), all.end()});
     return hit;
   }
+
   [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
 
  private:
@@ -144,6 +166,7 @@ class PlainCache {
     std::uint64_t depth = 0, used = 0;
     std::map<Token, std::unique_ptr<Node>> children;
   };
+
   struct Place {
     Node* node = nullptr;
     std::uint64_t depth = 0, partial = 0;
@@ -157,7 +180,9 @@ class PlainCache {
       if (next == at.node->children.end()) return at;
       Node& child = *next->second;
       std::size_t same = 0;
-      while (same < child.key.size() && at.depth + same < tokens.size() && child.key[same] == tokens[at.depth + same]) ++same;
+      while (same < child.key.size() && at.depth + same < tokens.size() &&
+             child.key[same] == tokens[at.depth + same])
+        ++same;
       if (same < child.key.size()) {
         at.partial = same;
         at.below = &child;
@@ -168,14 +193,17 @@ class PlainCache {
     }
     return at;
   }
+
   void refresh(const Place& place) {
     if (alpha_) {
       place.node->used = clock_;
       return;
     }
-    for (Node* n = place.node; n != nullptr; n = n->parent) n->used = clock_;
+    for (Node* n = place.node; n != nullptr; n = n->parent)
+      n->used = clock_;
     if (place.below != nullptr) place.below->used = clock_;
   }
+
   Node* add(Node& parent, std::vector<Token> key) {
     auto node = std::make_unique<Node>();
     node->parent = &parent;
@@ -186,6 +214,7 @@ class PlainCache {
     node->key = std::move(key);
     return (parent.children[first] = std::move(node)).get();
   }
+
   Node* split(Node& lower, std::size_t at) {
     Node& parent = *lower.parent;
     const Token first = lower.key.front();
@@ -204,19 +233,25 @@ class PlainCache {
     bytes_ += kState;
     return out;
   }
+
   void collect(Node& node, std::vector<Node*>& out) {
     for (auto& [token, child] : node.children) {
-      if (child->children.empty() || (alpha_ && child->children.size() == 1)) out.push_back(child.get());
+      if (child->children.empty() || (alpha_ && child->children.size() == 1))
+        out.push_back(child.get());
       collect(*child, out);
     }
   }
+
   void make_room(std::uint64_t need) {
     while (bytes_ + need > capacity_) {
       std::vector<Node*> all;
       collect(root_, all);
-      const auto recency = [&](const Node* n) { return 1.0 / static_cast<double>(clock_ - n->used); };
+      const auto recency = [&](const Node* n) {
+        return 1.0 / static_cast<double>(clock_ - n->used);
+      };
       const auto value = [&](const Node* n) {
-        return cost_.flops(n->parent->depth, n->depth) / static_cast<double>(kState + kKv * n->depth);
+        return cost_.flops(n->parent->depth, n->depth) /
+               static_cast<double>(kState + kKv * n->depth);
       };
       const auto normal = [&](const auto& of, const Node* n) {
         double low = of(all.front()), high = low;
@@ -230,7 +265,8 @@ class PlainCache {
       double least = 0;
       for (Node* n : all) {
         if (n == pinned_) continue;
-        const double score = alpha_ ? normal(recency, n) + *alpha_ * normal(value, n) : static_cast<double>(n->used);
+        const double score =
+            alpha_ ? normal(recency, n) + *alpha_ * normal(value, n) : static_cast<double>(n->used);
         if (victim != nullptr && score >= least) continue;
         victim = n;
         least = score;
@@ -239,6 +275,7 @@ class PlainCache {
       drop(*victim);
     }
   }
+
   void drop(Node& node) {
     Node& parent = *node.parent;
     const Token first = node.key.front();
@@ -270,9 +307,11 @@ TEST_P(Capacities, ThePapersPoliciesDoWhatAPlainModelOfThemDoes) {
   for (const std::uint64_t seed : {1ULL, 2ULL}) {
     const std::vector<Turn> turns = talks(seed, 250);
     const Trace trace(turns, "paper");
-    for (const std::optional<double> alpha : {std::optional<double>{}, std::optional(0.0), std::optional(0.5), std::optional(1.0)}) {
+    for (const std::optional<double> alpha :
+         {std::optional<double>{}, std::optional(0.0), std::optional(0.5), std::optional(1.0)}) {
       SCOPED_TRACE(testing::Message() << "seed " << seed << " alpha " << alpha.value_or(-1));
-      SimSettings settings = reference(alpha ? PolicyName::marconi_paper : PolicyName::lru, capacity);
+      SimSettings settings =
+          reference(alpha ? PolicyName::marconi_paper : PolicyName::lru, capacity);
       settings.policy.alpha = alpha;
       std::vector<std::uint64_t> hits;
       settings.each = [&](const SimRow& row) {
@@ -289,19 +328,29 @@ TEST_P(Capacities, ThePapersPoliciesDoWhatAPlainModelOfThemDoes) {
       }
       // Equal scores may fall differently: rarely, and never by much.
       EXPECT_LE(apart, turns.size() / 25);
-      EXPECT_NEAR(static_cast<double>(result.hit_tokens), static_cast<double>(sum), 0.01 * static_cast<double>(result.input_tokens));
+      EXPECT_NEAR(static_cast<double>(result.hit_tokens),
+                  static_cast<double>(sum),
+                  0.01 * static_cast<double>(result.input_tokens));
       EXPECT_GT(result.counters.evictions, 0U);
     }
   }
 }
+
 INSTANTIATE_TEST_SUITE_P(Sizes, Capacities, testing::Values(8, 16));
 
 TEST(Policies, NoneEverHoldsMoreThanItsCapacity) {
   const Trace trace(talks(5, 200), "peak");
-  for (const PolicyName name : {PolicyName::marconi, PolicyName::marconi_paper, PolicyName::lru, PolicyName::s3fifo, PolicyName::gdsf, PolicyName::clairvoyant}) {
+  for (const PolicyName name : {PolicyName::marconi,
+                                PolicyName::marconi_paper,
+                                PolicyName::lru,
+                                PolicyName::s3fifo,
+                                PolicyName::gdsf,
+                                PolicyName::clairvoyant}) {
     for (const std::uint32_t block : {1U, 16U}) {
-      for (const Admission admission : {Admission::paper, Admission::marconi, Admission::every_tokens}) {
-        SCOPED_TRACE(testing::Message() << to_string(name) << " block " << block << " admission " << static_cast<int>(admission));
+      for (const Admission admission :
+           {Admission::paper, Admission::marconi, Admission::every_tokens}) {
+        SCOPED_TRACE(testing::Message() << to_string(name) << " block " << block << " admission "
+                                        << static_cast<int>(admission));
         SimSettings settings = reference(name, 6 * kMiB);
         settings.spec = hybrid(block);
         settings.policy.admission = admission;
@@ -326,7 +375,8 @@ TEST(Policies, WhoKnowsTheFutureHitsMost) {
   SimSettings settings = reference(PolicyName::clairvoyant, 8 * kMiB);
   settings.policy.admission = Admission::future;
   const std::uint64_t most = run(trace, settings).hit_tokens;
-  for (const PolicyName name : {PolicyName::marconi, PolicyName::lru, PolicyName::s3fifo, PolicyName::gdsf}) {
+  for (const PolicyName name :
+       {PolicyName::marconi, PolicyName::lru, PolicyName::s3fifo, PolicyName::gdsf}) {
     EXPECT_GE(most, run(trace, reference(name, 8 * kMiB)).hit_tokens) << to_string(name);
   }
 }
@@ -358,7 +408,10 @@ TEST(Tuning, ATrialFindsWhatTheCacheWouldHaveHit) {
     SimSettings settings = reference(PolicyName::marconi_paper, 12 * kMiB);
     settings.policy.alpha = alpha;
     const SimResult real = run(trace, settings);
-    EXPECT_NEAR(static_cast<double>(log.replay(alpha)), static_cast<double>(real.hit_tokens), 0.01 * static_cast<double>(real.input_tokens)) << alpha;
+    EXPECT_NEAR(static_cast<double>(log.replay(alpha)),
+                static_cast<double>(real.hit_tokens),
+                0.01 * static_cast<double>(real.input_tokens))
+        << alpha;
   }
 }
 
@@ -370,25 +423,35 @@ TEST(Tuning, TakesTheBestOfTheGridInTheBackgroundAndAgainWhenTheWorkloadDrifts) 
   std::size_t at = 0;
   const auto ask = [&](std::uint32_t hit) {
     const Turn& turn = turns[at++ % turns.size()];
-    tuner.request(0, costs, turn.input, static_cast<std::uint32_t>(turn.input.size()), std::min(hit, static_cast<std::uint32_t>(turn.input.size())));
+    tuner.request(0,
+                  costs,
+                  turn.input,
+                  static_cast<std::uint32_t>(turn.input.size()),
+                  std::min(hit, static_cast<std::uint32_t>(turn.input.size())));
   };
-  for (int i = 0; i < 5; ++i) ask(0);
+  for (int i = 0; i < 5; ++i)
+    ask(0);
   ASSERT_TRUE(tuner.wants_snapshot());
   static_cast<void>(tuner.begin());
   EXPECT_FALSE(tuner.wants_snapshot());
-  for (int i = 0; i < 50; ++i) ask(100000);
+  for (int i = 0; i < 50; ++i)
+    ask(100000);
   ASSERT_EQ(jobs.size(), 1U);
   EXPECT_FALSE(tuner.take().has_value());  // not over yet
   jobs.front()();
   const auto alpha = tuner.take();
   ASSERT_TRUE(alpha.has_value());
   ReplayLog log(8.0 * kMiB);
-  for (std::size_t i = 5; i < 55; ++i) log.add(0, costs, turns[i].input, static_cast<std::uint32_t>(turns[i].input.size()));
-  for (int i = 0; i <= 20; ++i) EXPECT_GE(log.replay(*alpha), log.replay(0.1 * i)) << i;
-  for (int i = 0; i < 100; ++i) ask(100000);
+  for (std::size_t i = 5; i < 55; ++i)
+    log.add(0, costs, turns[i].input, static_cast<std::uint32_t>(turns[i].input.size()));
+  for (int i = 0; i <= 20; ++i)
+    EXPECT_GE(log.replay(*alpha), log.replay(0.1 * i)) << i;
+  for (int i = 0; i < 100; ++i)
+    ask(100000);
   EXPECT_FALSE(tuner.wants_snapshot());  // as usual
-  for (int i = 0; i < 50; ++i) ask(0);
-  EXPECT_TRUE(tuner.wants_snapshot());   // nothing is hit any more
+  for (int i = 0; i < 50; ++i)
+    ask(0);
+  EXPECT_TRUE(tuner.wants_snapshot());  // nothing is hit any more
 }
 
 TEST(Tuning, TheSimulatorTunesAndRepeatsItself) {
@@ -423,7 +486,10 @@ TEST(OpenLoop, ABusierEngineMakesRequestsWait) {
 }
 
 TEST(Plot, NamesItsLinesAndKeepsThemInside) {
-  const std::string svg = plot_svg("Title <1>", "sub", {{"lru", {{1e9, 0.1}, {8e9, 0.5}}}, {"marconi", {{1e9, 0.2}, {8e9, 0.6}}}});
+  const std::string svg =
+      plot_svg("Title <1>",
+               "sub",
+               {{"lru", {{1e9, 0.1}, {8e9, 0.5}}}, {"marconi", {{1e9, 0.2}, {8e9, 0.6}}}});
   EXPECT_NE(svg.find(">lru<"), std::string::npos);
   EXPECT_NE(svg.find(">marconi<"), std::string::npos);
   EXPECT_NE(svg.find("Title &lt;1&gt;"), std::string::npos);

@@ -1,13 +1,13 @@
 // The simulator against what can be worked out by hand: bounds, tiers, and that it repeats itself.
 
+#include "base/prng.hpp"
 #include "daemon/sim/simulate.hpp"
 
-#include "base/prng.hpp"
+#include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
-#include <gtest/gtest.h>
-#include <unistd.h>
 
 namespace statecached {
 namespace {
@@ -18,8 +18,9 @@ constexpr std::uint64_t kState = 16384;  // bytes a checkpoint
 NamespaceSpec hybrid() {
   NamespaceSpec spec;
   spec.name = "sim";
-  spec.groups = {{.name = "attention", .need = Need::every, .block_tokens = 64, .max_bytes = 64 * kKv},
-                 {.name = "recurrent", .need = Need::end, .max_bytes = kState}};
+  spec.groups = {
+      {.name = "attention", .need = Need::every, .block_tokens = 64, .max_bytes = 64 * kKv},
+      {.name = "recurrent", .need = Need::end, .max_bytes = kState}};
   spec.cost.c1 = 20e9;
   spec.cost.c2 = 1e5;
   return spec;
@@ -32,13 +33,16 @@ class Conversations : public ::testing::Test {
   static constexpr std::uint32_t kTurns = 5;
 
   void SetUp() override {
-    path_ = (std::filesystem::temp_directory_path() / ("statecached-sim-" + std::to_string(getpid()) + ".jsonl")).string();
+    path_ = (std::filesystem::temp_directory_path() /
+             ("statecached-sim-" + std::to_string(getpid()) + ".jsonl"))
+                .string();
     std::ofstream file(path_);
     std::vector<std::vector<Token>> histories(kTalks);
     Prng chance(3);
     const auto list = [](const std::vector<Token>& tokens) {
       std::string text;
-      for (const Token token : tokens) text += (text.empty() ? '[' : ',') + std::to_string(token);
+      for (const Token token : tokens)
+        text += (text.empty() ? '[' : ',') + std::to_string(token);
       text += ']';
       return text;
     };
@@ -46,18 +50,24 @@ class Conversations : public ::testing::Test {
       for (std::uint32_t talk = 0; talk < kTalks; ++talk) {
         auto& history = histories[talk];
         reusable_ += history.size();
-        history.push_back(1000 + talk);  // conversations part at their first token, turns at theirs
-        for (std::uint64_t i = chance.below(300) + 50; i > 0; --i) history.push_back(static_cast<Token>(chance.below(1000)));
+        // conversations part at their first token, turns at theirs
+        history.push_back(1000 + talk);
+        for (std::uint64_t i = chance.below(300) + 50; i > 0; --i)
+          history.push_back(static_cast<Token>(chance.below(1000)));
         input_ += history.size();
         std::vector<Token> output(chance.below(100) + 1, talk);
-        file << "{\"input_tokens\":" << list(history) << ",\"output_tokens\":" << list(output) << "}\n";
+        file << "{\"input_tokens\":" << list(history) << ",\"output_tokens\":" << list(output)
+             << "}\n";
         history.insert(history.end(), output.begin(), output.end());
       }
     }
   }
+
   void TearDown() override { std::filesystem::remove(path_); }
 
-  static SimSettings settings(std::uint64_t host, std::uint64_t nvme = 0, std::uint64_t device = 0) {
+  static SimSettings settings(std::uint64_t host,
+                              std::uint64_t nvme = 0,
+                              std::uint64_t device = 0) {
     SimSettings out;
     out.spec = hybrid();
     out.policy.name = PolicyName::lru;
@@ -67,6 +77,7 @@ class Conversations : public ::testing::Test {
     out.device_bytes = device;
     return out;
   }
+
   SimResult run(const SimSettings& settings) {
     auto trace = TraceReader::open(path_, 0);
     EXPECT_TRUE(trace);

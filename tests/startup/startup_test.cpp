@@ -1,8 +1,7 @@
-// A start with many objects in the catalog: requests are served while rows come in, hot namespaces first, and
-// what it takes is near what RocksDB takes to hand out the rows.
+// A start with many objects in the catalog: requests are served while rows come in, hot namespaces
+// first, and what it takes is near what RocksDB takes to hand out the rows.
 
 #include "base/prng.hpp"
-#include "statecache/admin.hpp"
 #include "tests/ipc/toy_engine.hpp"
 #include "tests/support/daemon_process.hpp"
 #include "tests/support/environment.hpp"
@@ -10,6 +9,7 @@
 #include "tiers/host/copier.hpp"
 #include "tiers/nvme/path.hpp"
 
+#include "statecache/admin.hpp"
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
@@ -23,14 +23,16 @@ using Json = nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::uint32_t kNamespaces = 10;
-constexpr std::uint32_t kBlocks = 200;      ///< of one conversation
-constexpr std::uint32_t kEvery = 50;        ///< blocks between its states
+constexpr std::uint32_t kBlocks = 200;  ///< of one conversation
+constexpr std::uint32_t kEvery = 50;    ///< blocks between its states
 constexpr std::uint32_t kBlock = ToyEngine::kBlock;
 constexpr std::uint64_t kStateBytes = 20'480;
 constexpr std::uint64_t kPerConversation = kBlocks + kBlocks / kEvery;
 constexpr std::uint64_t kConversationBytes = kBlocks * kPage + kBlocks / kEvery * kStateBytes;
 
-double since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+double since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
 /// The daemon's own idea of ToyEngine's namespace.
 NamespaceSpec spec_of(std::uint8_t weights) {
@@ -59,7 +61,8 @@ Tokens conversation(std::uint64_t number, std::uint32_t blocks) {
 
 class Filler {
  public:
-  Filler(const std::string& state_dir, std::uint64_t conversations) : conversations_(conversations) {
+  Filler(const std::string& state_dir, std::uint64_t conversations)
+      : conversations_(conversations) {
     std::filesystem::create_directories(state_dir);
     capacity_ = round_up(conversations * kConversationBytes + 64 * kMiB, kDriveGrain);
     auto drive = open_path(state_dir + "/nvme", capacity_);
@@ -117,7 +120,10 @@ class Filler {
     if (batch_.puts.size() >= 2000) send();
   }
 
-  ObjectNumber add(std::uint32_t ns, Space& space, ObjectRow&& row, std::span<const std::byte> zeros) {
+  ObjectNumber add(std::uint32_t ns,
+                   Space& space,
+                   ObjectRow&& row,
+                   std::span<const std::byte> zeros) {
     row.ns = ns + 1;
     row.number = space.next++;
     row.domain = 1;
@@ -173,7 +179,8 @@ std::uint64_t resident_bytes(pid_t pid) {
 /// CPU seconds of each thread of a process that has used any, by name.
 std::string cpu_seconds(pid_t pid) {
   std::map<std::string, double> sums;
-  for (const auto& task : std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task")) {
+  for (const auto& task :
+       std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task")) {
     const std::string stat = slurp(task.path() / "stat");
     const std::size_t open = stat.find('(');
     const std::size_t close = stat.rfind(')');
@@ -184,7 +191,8 @@ std::string cpu_seconds(pid_t pid) {
       rest >> skip;
     double user = 0, system = 0;
     rest >> user >> system;
-    sums[stat.substr(open + 1, close - open - 1)] += (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+    sums[stat.substr(open + 1, close - open - 1)] +=
+        (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
   }
   std::string out;
   for (const auto& [name, used] : sums) {
@@ -218,7 +226,8 @@ double floor_seconds(const std::string& state_dir) {
 }
 
 TEST(Startup, HotNamespacesFirstAndServedMeanwhile) {
-  const std::uint64_t conversations = std::max<std::uint64_t>(kNamespaces, setting("STATECACHED_STARTUP_OBJECTS", 50'000) / kPerConversation);
+  const std::uint64_t conversations = std::max<std::uint64_t>(
+      kNamespaces, setting("STATECACHED_STARTUP_OBJECTS", 50'000) / kPerConversation);
   const std::uint64_t objects = conversations * kPerConversation;
   DaemonProcess daemon;
   ASSERT_TRUE(daemon.start()) << daemon.log();
@@ -258,10 +267,18 @@ TEST(Startup, HotNamespacesFirstAndServedMeanwhile) {
   EXPECT_EQ(there, objects) << daemon.log();
   const std::uint64_t full = resident_bytes(daemon.pid());
   std::printf("CPU:%s\n", cpu_seconds(daemon.pid()).c_str());
-  std::printf("%llu objects: filled in %.1f s; floor (open, check, read, decode) %.2f s; socket after %.2f s, first hit after %.2f s "
-              "(%llu objects known), all after %.2f s; %.0f bytes of memory an object\n",
-              static_cast<unsigned long long>(objects), fill, floor, door, first_hit, static_cast<unsigned long long>(then), all,
-              static_cast<double>(full - empty) / static_cast<double>(objects));
+  std::printf(
+      "%llu objects: filled in %.1f s; floor (open, check, read, decode) %.2f s; socket after %.2f "
+      "s, first hit after %.2f s "
+      "(%llu objects known), all after %.2f s; %.0f bytes of memory an object\n",
+      static_cast<unsigned long long>(objects),
+      fill,
+      floor,
+      door,
+      first_hit,
+      static_cast<unsigned long long>(then),
+      all,
+      static_cast<double>(full - empty) / static_cast<double>(objects));
   // A conversation of the coldest namespace, too.
   auto cold = ToyEngine::attach(daemon.socket(), "toy-1", 1);
   ASSERT_TRUE(bool(cold));

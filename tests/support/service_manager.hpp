@@ -1,6 +1,6 @@
 #pragma once
-// Stands in for a service manager: takes what the daemon says on NOTIFY_SOCKET, holds the descriptors that
-// it wants kept, and passes them to the next start as LISTEN_FDS. One thread.
+// Stands in for a service manager: takes what the daemon says on NOTIFY_SOCKET, holds the
+// descriptors that it wants kept, and passes them to the next start as LISTEN_FDS. One thread.
 
 #include "base/unique_fd.hpp"
 #include "tests/support/daemon_process.hpp"
@@ -22,7 +22,8 @@ class ServiceManager {
     socket_ = UniqueFd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    std::memcpy(address.sun_path, path_.data(), std::min(path_.size(), sizeof address.sun_path - 1));
+    std::memcpy(
+        address.sun_path, path_.data(), std::min(path_.size(), sizeof address.sun_path - 1));
     if (::bind(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
       ADD_FAILURE() << "binding " << path_;
     daemon.prepare = [this] { pass(); };

@@ -1,11 +1,12 @@
-// The rules of the house that a compiler does not see: who may include whom, where the heavy headers stay, and
-// what has no business in the tree.
+// The rules of the house that a compiler does not see: who may include whom, where the heavy
+// headers stay, and what has no business in the tree.
+
+#include <gtest/gtest.h>
 
 #include <algorithm>
 #include <array>
 #include <filesystem>
 #include <fstream>
-#include <gtest/gtest.h>
 #include <iterator>
 #include <map>
 #include <set>
@@ -27,7 +28,8 @@ struct File {
 std::vector<File> tree() {
   std::vector<File> files;
   const fs::path root(STATECACHED_SOURCE_DIR);
-  for (auto it = fs::recursive_directory_iterator(root); it != fs::recursive_directory_iterator(); ++it) {
+  for (auto it = fs::recursive_directory_iterator(root); it != fs::recursive_directory_iterator();
+       ++it) {
     const std::string name = it->path().filename().string();
     if (it->is_directory() && (name.starts_with(".") || name.starts_with("build"))) {
       if (name != ".ci") it.disable_recursion_pending();
@@ -38,16 +40,20 @@ std::vector<File> tree() {
     files.push_back({fs::relative(it->path(), root).generic_string(),
                      std::string(std::istreambuf_iterator<char>(file), {})});
   }
-  std::sort(files.begin(), files.end(), [](const File& a, const File& b) { return a.path < b.path; });
+  std::sort(
+      files.begin(), files.end(), [](const File& a, const File& b) { return a.path < b.path; });
   return files;
 }
 
 bool is_code(const std::string& path) {
   static constexpr std::array<std::string_view, 5> kEndings{".cpp", ".hpp", ".h", ".cu", ".cuh"};
-  return std::any_of(kEndings.begin(), kEndings.end(), [&](std::string_view e) { return path.ends_with(e); });
+  return std::any_of(
+      kEndings.begin(), kEndings.end(), [&](std::string_view e) { return path.ends_with(e); });
 }
 
-bool under(std::string_view path, std::string_view folder) { return path.starts_with(folder); }
+bool under(std::string_view path, std::string_view folder) {
+  return path.starts_with(folder);
+}
 
 /// "<name>" or "\"name\"" of every include line, with its line number.
 std::vector<std::pair<std::size_t, std::string>> includes(const File& file) {
@@ -57,7 +63,8 @@ std::vector<std::pair<std::size_t, std::string>> includes(const File& file) {
   for (std::size_t number = 1; std::getline(lines, line); ++number) {
     if (!line.starts_with("#include ")) continue;
     const std::size_t end = line.find_last_of(">\"");
-    if (end > 9 && end != std::string::npos) found.emplace_back(number, line.substr(9, end - 9 + 1));
+    if (end > 9 && end != std::string::npos)
+      found.emplace_back(number, line.substr(9, end - 9 + 1));
   }
   return found;
 }
@@ -67,6 +74,7 @@ struct Rule {
   std::string_view folder;
   std::vector<std::string_view> may;
 };
+
 const std::vector<Rule>& rules() {
   static const std::vector<Rule> kRules{
       {"client/include/", {}},
@@ -89,11 +97,13 @@ const std::vector<File>& files() {
 }
 
 TEST(Tidy, IncludesGoDownOnly) {
-  static const std::set<std::string_view> kRooms{"base", "config", "policy", "kernels", "tiers", "client", "daemon", "tests"};
+  static const std::set<std::string_view> kRooms{
+      "base", "config", "policy", "kernels", "tiers", "client", "daemon", "tests"};
   std::size_t seen = 0;
   for (const File& file : files()) {
     if (!is_code(file.path)) continue;
-    const auto rule = std::find_if(rules().begin(), rules().end(), [&](const Rule& r) { return under(file.path, r.folder); });
+    const auto rule = std::find_if(
+        rules().begin(), rules().end(), [&](const Rule& r) { return under(file.path, r.folder); });
     if (rule == rules().end()) continue;  // daemon and tests: all
     for (const auto& [line, name] : includes(file)) {
       const std::string target = name.substr(1, name.size() - 2);
@@ -101,7 +111,9 @@ TEST(Tidy, IncludesGoDownOnly) {
       if (name.front() != '"' || !kRooms.contains(room)) continue;
       ++seen;
       const bool allowed = under(target, rule->folder) ||
-                           std::any_of(rule->may.begin(), rule->may.end(), [&](std::string_view f) { return under(target, f); });
+                           std::any_of(rule->may.begin(), rule->may.end(), [&](std::string_view f) {
+                             return under(target, f);
+                           });
       EXPECT_TRUE(allowed) << file.path << ":" << line << " may not include " << target;
     }
   }
@@ -113,6 +125,7 @@ TEST(Tidy, HeavyHeadersStayInTheirPlace) {
     std::string_view header;
     std::vector<std::string_view> places;
   };
+
   const std::vector<Heavy> heavy{
       {"liburing", {"tiers/nvme/"}},
       {"rocksdb/", {"tiers/catalog/"}},
@@ -127,12 +140,16 @@ TEST(Tidy, HeavyHeadersStayInTheirPlace) {
     for (const auto& [line, name] : includes(file)) {
       for (const Heavy& rule : heavy) {
         if (!std::string_view(name).substr(1).starts_with(rule.header)) continue;
-        const bool placed = std::any_of(rule.places.begin(), rule.places.end(), [&](std::string_view p) { return under(file.path, p); });
+        const bool placed = std::any_of(rule.places.begin(),
+                                        rule.places.end(),
+                                        [&](std::string_view p) { return under(file.path, p); });
         EXPECT_TRUE(placed) << file.path << ":" << line << " includes " << name;
       }
       if (file.path.ends_with(".hpp")) {
-        EXPECT_EQ(name.find("nlohmann"), std::string::npos) << file.path << ":" << line << ": JSON belongs into a .cpp";
-        EXPECT_EQ(name.find("CLI/"), std::string::npos) << file.path << ":" << line << ": CLI11 belongs into a .cpp";
+        EXPECT_EQ(name.find("nlohmann"), std::string::npos)
+            << file.path << ":" << line << ": JSON belongs into a .cpp";
+        EXPECT_EQ(name.find("CLI/"), std::string::npos)
+            << file.path << ":" << line << ": CLI11 belongs into a .cpp";
       }
     }
   }
@@ -149,21 +166,28 @@ TEST(Tidy, EveryRoomSaysWhatItIs) {
     rooms.insert(file.path.substr(0, first));
   }
   EXPECT_GE(rooms.size(), 8U);
-  for (const std::string& room : rooms) EXPECT_TRUE(have.contains(room + "/README.md")) << room << "/README.md is missing";
-  for (const char* file : {"README.md", "CHANGELOG.md", "LICENSE", "check", "quickstart", ".ci/run"}) {
+  for (const std::string& room : rooms)
+    EXPECT_TRUE(have.contains(room + "/README.md")) << room << "/README.md is missing";
+  for (const char* file :
+       {"README.md", "CHANGELOG.md", "LICENSE", "check", "quickstart", ".ci/run"}) {
     EXPECT_TRUE(have.contains(file)) << file << " is missing";
   }
 }
 
 TEST(Tidy, NothingIsLeftLyingAbout) {
   // Put together here, so that this file does not find itself.
-  const std::vector<std::string> words{std::string("TO") + "DO", std::string("FIX") + "ME", std::string("/wo") + "rk/",
+  const std::vector<std::string> words{std::string("TO") + "DO",
+                                       std::string("FIX") + "ME",
+                                       std::string("/wo") + "rk/",
                                        std::string("not impl") + "emented"};
   for (const File& file : files()) {
     if (file.path == "LICENSE") continue;
     for (const std::string& word : words) {
       const std::size_t at = file.text.find(word);
-      const auto lines = std::count(file.text.begin(), file.text.begin() + static_cast<std::ptrdiff_t>(std::min(at, file.text.size())), '\n');
+      const auto lines = std::count(
+          file.text.begin(),
+          file.text.begin() + static_cast<std::ptrdiff_t>(std::min(at, file.text.size())),
+          '\n');
       EXPECT_EQ(at, std::string::npos) << file.path << ":" << lines + 1 << " contains " << word;
     }
   }
@@ -171,12 +195,19 @@ TEST(Tidy, NothingIsLeftLyingAbout) {
 
 TEST(Tidy, FilesStayReadable) {
   constexpr std::ptrdiff_t kLinesMax = 900;
+  constexpr std::size_t kColumns = 100;
   std::size_t code = 0;
   for (const File& file : files()) {
     if (!is_code(file.path)) continue;
     ++code;
     const auto lines = std::count(file.text.begin(), file.text.end(), '\n');
     EXPECT_LE(lines, kLinesMax) << file.path << ": is there a seam to split it at?";
+    std::size_t widest = 0;
+    for (std::size_t at = 0, end = 0; end != std::string::npos; at = end + 1) {
+      end = file.text.find('\n', at);
+      widest = std::max(widest, std::min(end, file.text.size()) - at);
+    }
+    EXPECT_LE(widest, kColumns) << file.path << ": clang-format mends code; wrap comments by hand";
     if (file.path.ends_with(".hpp")) {
       EXPECT_NE(file.text.find("#pragma once"), std::string::npos) << file.path;
     }

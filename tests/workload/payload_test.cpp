@@ -3,6 +3,7 @@
 #include "base/prng.hpp"
 
 #include <gtest/gtest.h>
+
 #include <numeric>
 
 namespace statecached {
@@ -11,7 +12,8 @@ namespace {
 std::vector<Token> some_tokens(std::size_t count, std::uint64_t seed) {
   Prng chance(seed);
   std::vector<Token> tokens(count);
-  for (Token& token : tokens) token = static_cast<Token>(chance.below(50000));
+  for (Token& token : tokens)
+    token = static_cast<Token>(chance.below(50000));
   return tokens;
 }
 
@@ -32,7 +34,8 @@ TEST(Payload, IsTheSameInWholeAndInParts) {
       const std::uint64_t at = chance.below(expected.size());
       std::vector<std::byte> part(chance.below(expected.size() - at + 1));
       payload.fill(shape, at, part);
-      ASSERT_TRUE(std::equal(part.begin(), part.end(), expected.begin() + static_cast<std::ptrdiff_t>(at)));
+      ASSERT_TRUE(
+          std::equal(part.begin(), part.end(), expected.begin() + static_cast<std::ptrdiff_t>(at)));
       ASSERT_EQ(payload.mismatches(shape, at, part), 0U);
     }
   }
@@ -43,7 +46,8 @@ TEST(Payload, CountsEveryWrongByte) {
   payload.extend(some_tokens(100, 2));
   const PayloadShape shape{1, 90, 90, 1003};
   auto bytes = whole(payload, shape);
-  for (const std::size_t at : {0U, 5U, 8U, 500U, 1000U, 1002U}) bytes[at] ^= std::byte{0x10};
+  for (const std::size_t at : {0U, 5U, 8U, 500U, 1000U, 1002U})
+    bytes[at] ^= std::byte{0x10};
   EXPECT_EQ(payload.mismatches(shape, 0, bytes), 6U);
   EXPECT_EQ(payload.mismatches(shape, 3, std::span(bytes).subspan(3)), 5U);
 }

@@ -16,8 +16,9 @@ using Wants = std::vector<TurnWant>;
 
 TEST(Turns, FromNothing) {
   const std::uint32_t wishes[] = {100, 64};
-  EXPECT_EQ(turn_wants(hybrid(), 0, 130, wishes),
-            (Wants{{0, 0, 64}, {1, 64, 64}, {1, 100, 100}, {0, 64, 128}, {0, 128, 130}, {1, 130, 130}}));
+  EXPECT_EQ(
+      turn_wants(hybrid(), 0, 130, wishes),
+      (Wants{{0, 0, 64}, {1, 64, 64}, {1, 100, 100}, {0, 64, 128}, {0, 128, 130}, {1, 130, 130}}));
 }
 
 TEST(Turns, ResumedInsideABlockStoresTheWholeCell) {

@@ -28,9 +28,8 @@ class MemoryCatalog final : public Catalog {
   [[nodiscard]] bool submit(CatalogBatch& batch) override;
   std::size_t poll(std::vector<CatalogDone>& out) override;
   [[nodiscard]] Result<> load_begin(const std::function<void(CatalogRow&&)>& row) override;
-  [[nodiscard]] Result<bool> load_some(
-      std::size_t most,
-      const std::function<void(CatalogRow&&)>& row) override;
+  [[nodiscard]] Result<bool> load_some(std::size_t most,
+                                       const std::function<void(CatalogRow&&)>& row) override;
 
   [[nodiscard]] CatalogStats stats() const override { return stats_; }
 

@@ -23,8 +23,9 @@ struct RocksCatalogOptions {
   std::uint64_t write_buffer_bytes = 32 * kMiB;  ///< two of them
 };
 
-/// submit(), poll(), load_begin(), load_some(), record_paths() and recorded_paths() belong to one thread; stats() and
-/// pending_scrubs() may be called from any. The destructor writes what was submitted, then joins.
+/// submit(), poll(), load_begin(), load_some(), record_paths() and recorded_paths() belong to one
+/// thread; stats() and pending_scrubs() may be called from any. The destructor writes what was
+/// submitted, then joins.
 class RocksCatalog final : public Catalog {
  public:
   /// Opens or creates the folder; its parent must exist. Every stored block's checksum is read, so
@@ -41,9 +42,8 @@ class RocksCatalog final : public Catalog {
   /// A thread of its own reads and decodes ahead of load_some(), a bounded number of rows, and
   /// deletes the rows it dropped.
   [[nodiscard]] Result<> load_begin(const std::function<void(CatalogRow&&)>& row) override;
-  [[nodiscard]] Result<bool> load_some(
-      std::size_t most,
-      const std::function<void(CatalogRow&&)>& row) override;
+  [[nodiscard]] Result<bool> load_some(std::size_t most,
+                                       const std::function<void(CatalogRow&&)>& row) override;
   [[nodiscard]] CatalogStats stats() const override;
 
   /// Replaces the identities of the drive paths; durable on return. Index i is DiskExtent::path i,

@@ -60,7 +60,8 @@ Result<> collect_orphans(RowCursor& cursor,
 }
 
 /// All namespaces, hottest first.
-Result<std::vector<NamespaceRow>> load_namespaces(RowCursor& cursor, std::vector<std::string>& bad) {
+Result<std::vector<NamespaceRow>> load_namespaces(RowCursor& cursor,
+                                                  std::vector<std::string>& bad) {
   std::vector<NamespaceRow> out;
   SC_TRY(scan(cursor, rows_of('N'), bad, [&](CatalogRow&& found) {
     out.push_back(std::get<NamespaceRow>(std::move(found)));
@@ -85,8 +86,7 @@ Result<> load_domains(RowCursor& cursor,
 
 }  // namespace
 
-Result<LoadedHeads> load_heads(RowCursor& cursor,
-                               const std::function<void(CatalogRow&&)>& row) {
+Result<LoadedHeads> load_heads(RowCursor& cursor, const std::function<void(CatalogRow&&)>& row) {
   LoadedHeads out;
   SC_ASSIGN(std::vector<NamespaceRow> namespaces, load_namespaces(cursor, out.bad));
   for (NamespaceRow& ns : namespaces) {

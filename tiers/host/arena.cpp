@@ -127,7 +127,9 @@ Result<Arena> Arena::create(const ArenaOptions& options) {
 
 Result<Arena> Arena::adopt(UniqueFd fd, const ArenaOptions& options) {
   const std::uint64_t bytes = round_up(options.bytes, kHugePage);
+
   struct stat info {};
+
   if (::fstat(fd.get(), &info) != 0) return fail_errno("fstat of a kept arena");
   if (bytes == 0 || static_cast<std::uint64_t>(info.st_size) != bytes)
     return fail(Errc::corrupt, "the kept arena has another size than the settings say");

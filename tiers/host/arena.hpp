@@ -26,7 +26,8 @@ struct ArenaOptions {
   std::uint64_t bytes = 0;  ///< rounded up to 2 MiB; not 0
   HugePages huge_pages = HugePages::automatic;
   std::string name = "statecached";  ///< as shown in /proc/PID/maps
-  std::byte* at = nullptr;  ///< a multiple of 2 MiB in a range that the caller reserved; null: anywhere
+  /// a multiple of 2 MiB in a range that the caller reserved; null: anywhere
+  std::byte* at = nullptr;
 };
 
 class Arena {
@@ -37,8 +38,8 @@ class Arena {
   /// (HugePages::on and the kernel refuses), io.
   [[nodiscard]] static Result<Arena> create(const ArenaOptions& options);
 
-  /// One that an earlier daemon made and somebody kept: of exactly these bytes, and sealed as ours are.
-  /// Nothing in it is touched. Errors: corrupt (it is no such memory), no_space, io.
+  /// One that an earlier daemon made and somebody kept: of exactly these bytes, and sealed as ours
+  /// are. Nothing in it is touched. Errors: corrupt (it is no such memory), no_space, io.
   [[nodiscard]] static Result<Arena> adopt(UniqueFd fd, const ArenaOptions& options);
 
   [[nodiscard]] std::byte* data() const noexcept { return mapping_.data(); }

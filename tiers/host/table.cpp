@@ -120,11 +120,11 @@ Result<HostTable> HostTable::create(std::uint64_t arena_bytes, std::uint64_t are
   return out;
 }
 
-Result<HostTable> HostTable::adopt(UniqueFd fd,
-                                   std::uint64_t arena_bytes,
-                                   std::uint64_t arenas) {
+Result<HostTable> HostTable::adopt(UniqueFd fd, std::uint64_t arena_bytes, std::uint64_t arenas) {
   const Layout layout = layout_for(arena_bytes, sizeof(ClientEntry), sizeof(SlotEntry));
+
   struct stat info {};
+
   if (::fstat(fd.get(), &info) != 0) return fail_errno("fstat of a kept table");
   if (static_cast<std::uint64_t>(info.st_size) != layout.bytes)
     return fail(Errc::corrupt, "the kept table is of an arena of another size");

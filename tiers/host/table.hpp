@@ -1,7 +1,8 @@
 #pragma once
-// The second memory beside the host arena: what lies in the arena, and which processes may be using it. It
-// is handed to the service manager with the arena, so that a daemon that comes back after any end finds
-// both (design.md 8). Everything in it is written by the daemon alone; no client gets it.
+// The second memory beside the host arena: what lies in the arena, and which processes may be using
+// it. It is handed to the service manager with the arena, so that a daemon that comes back after
+// any end finds both (design.md 8). Everything in it is written by the daemon alone; no client gets
+// it.
 //
 //   page 0        Header
 //   clients_at    ClientEntry[clients]
@@ -25,7 +26,8 @@
 
 namespace statecached {
 
-/// A process that was attached. `session` is a number of its own choice that stays over its reattaching.
+/// A process that was attached. `session` is a number of its own choice that stays over its
+/// reattaching.
 struct KeptClient {
   std::uint64_t session = 0;
   std::int32_t pid = 0;
@@ -38,7 +40,8 @@ class HostTable {
   static constexpr std::uint32_t kNone = 0xffffffff;
   static constexpr std::uint32_t kClients = 65'536;
 
-  /// For host memory of so many bytes; `layout` names how arenas make it up. Memory is taken as it fills.
+  /// For host memory of so many bytes; `layout` names how arenas make it up. Memory is taken as it
+  /// fills.
   [[nodiscard]] static Result<HostTable> create(std::uint64_t arena_bytes, std::uint64_t layout);
   /// What an earlier daemon left. Errors: corrupt (not a table, or of another arena), version.
   [[nodiscard]] static Result<HostTable> adopt(UniqueFd fd,
@@ -55,6 +58,7 @@ class HostTable {
   void erase(std::uint32_t slot) noexcept;
   /// Every whole row and its slot, in no order. What is torn is erased.
   [[nodiscard]] std::vector<std::pair<std::uint32_t, CatalogRow>> rows();
+
   [[nodiscard]] std::uint64_t count() const noexcept { return count_; }
 
   /// kNone: the table is full; then `holds` is assumed of everybody who cannot be named.
@@ -83,7 +87,7 @@ class HostTable {
   std::uint64_t heap_at_ = 0;
   Space heap_;  ///< a page of it stands for kUnit bytes
   std::vector<std::uint32_t> free_slots_;
-  std::uint32_t fresh_slot_ = 0;  ///< this and all after it were never used
+  std::uint32_t fresh_slot_ = 0;    ///< this and all after it were never used
   std::uint32_t clients_used_ = 0;  ///< entries beyond were never used
   std::uint64_t count_ = 0;
 };

@@ -32,7 +32,9 @@ class Ring final : public BareRing {
     return {};
   }
 
-  Result<> run(DiskKind kind, std::span<const std::uint64_t> offsets, std::uint64_t block) override {
+  Result<> run(DiskKind kind,
+               std::span<const std::uint64_t> offsets,
+               std::uint64_t block) override {
     const std::uint64_t slots = buffer_.size() / block;
     SC_ASSERT(slots >= depth_ && block <= UINT32_MAX);
     std::size_t next = 0;

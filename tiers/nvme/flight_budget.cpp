@@ -87,7 +87,8 @@ void FlightBudget::judge() noexcept {
 
 void FlightBudget::next_trial(Direction direction) noexcept {
   direction_ = direction;
-  candidate_ = direction == Direction::up ? std::min(limit_ * 2, kMost) : std::max(limit_ / 2, kLeast);
+  candidate_ =
+      direction == Direction::up ? std::min(limit_ * 2, kMost) : std::max(limit_ / 2, kLeast);
   kept_ = 0;
   windows_ = 0;
   trial_ = false;

@@ -10,9 +10,9 @@
 // moods:
 //   up:    kept when in four pairs it moved at least 5 % more bytes a second, then tried again
 //   down:  kept when in five pairs it moved at most 3 % fewer, then tried again
-// so that noise alone rather leads up. After both have failed, 256 windows (4 GiB) of rest, since each trial of less costs throughput. Whatever a
-// trial says, the limit is never more than the drive moves in 4 ms at its best of late: a demand
-// read may have to wait for what is under way.
+// so that noise alone rather leads up. After both have failed, 256 windows (4 GiB) of rest, since
+// each trial of less costs throughput. Whatever a trial says, the limit is never more than the
+// drive moves in 4 ms at its best of late: a demand read may have to wait for what is under way.
 
 #include "base/time.hpp"
 #include "base/units.hpp"
@@ -36,8 +36,8 @@ class FlightBudget {
   /// Bytes a second under full load, of late; 0 before anything was measured.
   [[nodiscard]] double rate() const noexcept { return rate_; }
 
-  /// A transfer of this kind ended. `held_back`: others wait for room in the limit; `alone`: nothing
-  /// of the other kind is in flight.
+  /// A transfer of this kind ended. `held_back`: others wait for room in the limit; `alone`:
+  /// nothing of the other kind is in flight.
   void ended(std::uint64_t bytes, bool held_back, bool alone, Instant now) noexcept;
 
  private:
@@ -53,12 +53,12 @@ class FlightBudget {
   bool resting_ = false;
   Direction direction_ = Direction::up;
   std::uint64_t candidate_ = 0;
-  std::size_t windows_ = 0;            ///< of this trial or rest
-  double base_ = 0;                    ///< rate of the pair's window at limit_
-  std::size_t kept_ = 0;               ///< pairs that speak for the candidate
+  std::size_t windows_ = 0;  ///< of this trial or rest
+  double base_ = 0;          ///< rate of the pair's window at limit_
+  std::size_t kept_ = 0;     ///< pairs that speak for the candidate
   bool open_ = false;
   Instant start_{};
-  std::uint64_t settling_ = 0;         ///< bytes to let pass before the window begins
+  std::uint64_t settling_ = 0;  ///< bytes to let pass before the window begins
   std::uint64_t bytes_ = 0;
   double rate_ = 0;
   double best_ = 0;  ///< the best window's rate, fading

@@ -34,8 +34,8 @@ GuardedDisk::GuardedDisk(std::unique_ptr<Disk> inner,
 
 bool GuardedDisk::submit(DiskOp& op) {
   const DiskHealth health = health_.load();
-  const bool refused = health == DiskHealth::out ||
-                       (health == DiskHealth::read_only && op.kind != DiskKind::read);
+  const bool refused =
+      health == DiskHealth::out || (health == DiskHealth::read_only && op.kind != DiskKind::read);
   if (refused) {
     refused_.push_back({op.tag, health == DiskHealth::out ? ENODEV : EROFS, Nanos{0}});
     return true;
@@ -126,9 +126,8 @@ void GuardedDisk::worsen(DiskHealth to, const std::string& why) {
     log::error("drive {}: {}; nothing is written to it any more, reads go on", name_, why);
     return;
   }
-  log::error("drive {}: {}; it is taken out: what lies on it is a miss until the next start",
-             name_,
-             why);
+  log::error(
+      "drive {}: {}; it is taken out: what lies on it is a miss until the next start", name_, why);
   for (auto& [inner, asked] : asked_) {
     if (asked.kind == DiskKind::read || asked.given_up) continue;
     asked.given_up = true;

@@ -2,15 +2,15 @@
 // A drive that is watched: decides when a path is not to be used any more, says so once in the log,
 // and answers for it from then on.
 //
-//   read_only  one write failed with EROFS, or none succeeded and some failed for `timeout`: further
-//              writes fail at once, reads go on
+//   read_only  one write failed with EROFS, or none succeeded and some failed for `timeout`:
+//              further writes fail at once, reads go on
 //   out        eight reads in a row failed, one with an errno that means the device is gone, or
 //              nothing at all came back for `timeout` while something was asked for, or one demand
 //              read or sync is twice as late: everything fails at once
 //
 // When it goes out, writes and syncs under way end with ETIMEDOUT. Reads under way stay under way:
-// the drive may still put bytes into their memory. Their owner learns from health() that it must not
-// wait for them, and gets their completions if they ever come.
+// the drive may still put bytes into their memory. Their owner learns from health() that it must
+// not wait for them, and gets their completions if they ever come.
 //
 // Threads as for Disk; health() for any. A path stays as it is until the daemon starts again.
 

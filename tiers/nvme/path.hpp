@@ -25,7 +25,8 @@ enum class DirectIo : std::uint8_t { automatic, on, off };
 /// What to do when the drive was larger than the configured capacity.
 enum class Shrink : std::uint8_t {
   refuse,  ///< Errc::invalid_argument
-  keep,  ///< opens with the old capacity; shrink_path() later, once nothing lies beyond the new one
+  /// opens with the old capacity; shrink_path() later, once nothing lies beyond the new one
+  keep,
   truncate,  ///< drops the bytes beyond, now
 };
 

@@ -90,7 +90,8 @@ bool Scheduler::allowed(DiskClass klass, DiskKind kind, Instant now) const noexc
 
 std::uint64_t Scheduler::longest(DiskClass klass, DiskKind kind, Instant now) const noexcept {
   if (klass == DiskClass::write_behind && demand_comes(now)) return kThrottledTransfer;
-  const std::uint64_t share = budgets_[index(kind)].limit() / (klass == DiskClass::prefetch ? 4 : 2);
+  const std::uint64_t share =
+      budgets_[index(kind)].limit() / (klass == DiskClass::prefetch ? 4 : 2);
   return std::min(limits_.transfer_bytes, round_down(std::max(share, kThrottledTransfer), kPage));
 }
 
@@ -105,7 +106,8 @@ std::optional<Transfer> Scheduler::next(Instant now) {
   for (const DiskClass klass : {DiskClass::demand, DiskClass::prefetch, DiskClass::write_behind}) {
     for (const DiskKind kind : {DiskKind::read, DiskKind::write}) {
       Queue& queue = queues_[index(klass)][index(kind)];
-      if (!queue.empty() && allowed(klass, kind, now)) return start_transfer(queue, klass, kind, now);
+      if (!queue.empty() && allowed(klass, kind, now))
+        return start_transfer(queue, klass, kind, now);
     }
   }
   return std::nullopt;
@@ -252,7 +254,9 @@ void Scheduler::retire(std::uint32_t slot, Instant now, std::vector<Finished>& o
   --live_;
 }
 
-void Scheduler::cancel(std::span<const std::uint64_t> tags, Instant now, std::vector<Finished>& out) {
+void Scheduler::cancel(std::span<const std::uint64_t> tags,
+                       Instant now,
+                       std::vector<Finished>& out) {
   std::vector<std::uint32_t> found;
   for (const DiskClass klass : {DiskClass::demand, DiskClass::prefetch, DiskClass::write_behind}) {
     for (const Key& key : queues_[index(klass)][index(DiskKind::read)]) {

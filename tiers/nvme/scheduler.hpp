@@ -149,7 +149,7 @@ class Scheduler {
   SchedulerLimits limits_;
   std::array<FlightBudget, 2> budgets_;  ///< [read or write]
   std::array<std::uint64_t, 3> pending_{};
-  std::optional<Instant> last_demand_;   ///< when a demand read last ended
+  std::optional<Instant> last_demand_;  ///< when a demand read last ended
   std::vector<OpState> slots_;
   std::vector<std::uint32_t> free_;
   std::array<std::array<Queue, 2>, 3> queues_;  ///< [class][read or write]

@@ -105,7 +105,7 @@ class UringDisk::Worker {
   std::vector<Flight> flights_;
   std::vector<std::uint32_t> free_;
   std::vector<Finished> finished_;
-  std::uint64_t unrung_ = 0;  ///< bytes handed over since the waker was called
+  std::uint64_t unrung_ = 0;      ///< bytes handed over since the waker was called
   std::uint64_t wake_count_ = 0;  ///< where the kernel puts the eventfd's value
   bool wake_armed_ = false;
 };
