@@ -463,6 +463,8 @@ class CacheImpl {
   [[nodiscard]] KeptStatus kept() const;
   void keep(ObjectIx o, Instant now);
   void unkeep(ObjectIx o);
+  void write_kept_space(SpaceInfo& space, Instant now);
+  void keep_generation(SpaceInfo& space, Instant now);
   void list(ObjectIx o, std::span<const Checksum> sums, Instant now);
   void kept_sum(const Job& job, const CopyDone& done, Instant now);
   void submit_adoptions();
@@ -522,6 +524,8 @@ class CacheImpl {
   [[nodiscard]] std::vector<ObjectIx> children_of(ObjectIx o) const;
   /// It and all that hangs on it.
   void forget_below(ObjectIx o, Reason reason, Instant now);
+  /// These and all that hangs on them.
+  [[nodiscard]] std::vector<ObjectIx> with_all_below(std::vector<ObjectIx> list) const;
   void hold(ObjectIx o, Instant now);
   void unhold(ObjectIx o, Instant now);
   void requeue(NodeIx node);
@@ -690,6 +694,8 @@ class CacheImpl {
   bool nvme_down_ = false;   ///< nor has anything worked since: memory goes on alone
   /// nothing can come down from the device, and nothing moves that could change it
   bool down_blocked_ = false;
+  bool only_clean_ = false;             ///< what is not written yet stays
+  std::size_t first_region_ = 0;        ///< of host memory, whose turn to write comes first
   bool catalog_unread_ = false;         ///< its rows could not be read to the end
   std::unique_ptr<Recovery> recovery_;  ///< while rows are taken over
   std::uint64_t recovered_ = 0;

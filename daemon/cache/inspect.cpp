@@ -142,6 +142,7 @@ std::uint64_t CacheImpl::drop_namespace_objects(NamespaceIx ns, Reason reason, I
       list.push_back(o);
   }
   SpaceInfo& space = spaces_[ns];
+  keep_generation(space, now);
   if (space.row_sent) deleting_.renewed.push_back(ns);
   space.durable = false;
   kill_of(ns, list, reason, now);

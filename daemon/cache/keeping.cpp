@@ -20,7 +20,7 @@ constexpr std::size_t kAdoptionsMax = 16;
 
 /// Lists an object that is in the host tier from now on, once its checksum is known.
 void CacheImpl::keep(ObjectIx o, Instant now) {
-  if (seams_.table == nullptr) return;
+  if (seams_.table == nullptr || index_.object(o).state != ObjectState::visible) return;
   Resident& resident = residents_[o];
   if (resident.kept_number == 0) resident.kept_number = next_kept_++;
   if (resident.table_slot != HostTable::kNone || keep_sums_.contains(o)) return;
@@ -59,6 +59,19 @@ void CacheImpl::unkeep(ObjectIx o) {
   --kept_.objects;
 }
 
+void CacheImpl::write_kept_space(SpaceInfo& space, Instant now) {
+  seams_.table->erase(space.kept_slot);
+  space.kept_slot = seams_.table->put(
+      NamespaceRow{space.kept_number, space.generation, space.trust_domain, space.spec, wall(now)});
+  if (space.kept_slot != HostTable::kNone) space.kept_generation = space.generation;
+}
+
+/// A new generation stands in the table before anything is dropped for it: rows that wait to be
+/// adopted are then the old one's, for the next daemon too.
+void CacheImpl::keep_generation(SpaceInfo& space, Instant now) {
+  if (seams_.table != nullptr && space.kept_number != 0) write_kept_space(space, now);
+}
+
 void CacheImpl::list(ObjectIx o, std::span<const Checksum> sums, Instant now) {
   const Object& object = index_.object(o);
   Resident& resident = residents_[o];
@@ -72,11 +85,8 @@ void CacheImpl::list(ObjectIx o, std::span<const Checksum> sums, Instant now) {
   }
   if (space.kept_number == 0) space.kept_number = next_kept_space_++;
   if (space.kept_generation != space.generation) {
-    seams_.table->erase(space.kept_slot);
-    space.kept_slot = seams_.table->put(NamespaceRow{
-        space.kept_number, space.generation, space.trust_domain, space.spec, wall(now)});
+    write_kept_space(space, now);
     if (space.kept_slot == HostTable::kNone) return;
-    space.kept_generation = space.generation;
   }
   for (auto& [domain, info] : space.domains) {
     if (info.number != resident.domain) continue;

@@ -54,7 +54,7 @@ void CacheImpl::drive_out(std::uint16_t drive, Instant now) {
   }
   log::error(
       "drive {} is out: {} objects are forgotten, {} are left in memory", drive, lost.size(), kept);
-  kill(lost, Reason::io_error, now);
+  kill(with_all_below(std::move(lost)), Reason::io_error, now);
   give_up_loads(drive, now);
 }
 
@@ -116,6 +116,7 @@ void CacheImpl::end_cancelled(ObjectIx o, Instant now) {
     return;
   }
   loads_.erase(o);
+  loading_bytes_ -= index_.object(o).bytes;
   host_.free(residents_[o].runs[index(Tier::host)]);
   residents_[o].runs[index(Tier::host)].clear();
   unhold(o, now);

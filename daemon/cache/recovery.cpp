@@ -235,8 +235,12 @@ bool CacheImpl::recover_copy(ObjectIx o, const ObjectRow& row, const PageRuns& r
   const Object& object = index_.object(o);
   Resident& resident = residents_[o];
   const auto durable = [&](ObjectIx p) { return p == kNil || index_.object(p).in(Tier::nvme); };
+  const bool other_bytes =
+      !resident.sums.empty() &&
+      !std::equal(
+          resident.sums.begin(), resident.sums.end(), row.checksums.begin(), row.checksums.end());
   const bool same = resident.id == row.id && resident.payload == row.payload_bytes &&
-                    resident.domain == row.domain &&
+                    resident.domain == row.domain && !other_bytes &&
                     std::all_of(object.parents.begin(), object.parents.end(), durable);
   if (!same) {
     disks_[row.extents.front().path].free(runs);

@@ -432,14 +432,16 @@ SlotGrant CacheImpl::reserve_one(Ticket& ticket,
   // Staged bytes are copied by a thread of ours, which writes host memory.
   Tier home =
       present(Tier::device) && !(member.staged && present(Tier::host)) ? Tier::device : Tier::host;
-  if (!make_quota_room(member.tenant, home, object.bytes, now)) {
+  const auto over_quota = [&] {
     ++tenants_[member.tenant].refused;
     return refuse(GrantKind::no_space, Reason::quota);
-  }
+  };
+  if (!make_quota_room(member.tenant, home, object.bytes, now)) return over_quota();
   if (!allocate(home, object.bytes, group.contiguous, runs, now, worth)) {
     if (home == Tier::host || !present(Tier::host))
       return refuse(GrantKind::no_space, Reason::capacity);
     home = Tier::host;
+    if (!make_quota_room(member.tenant, home, object.bytes, now)) return over_quota();
     if (!allocate(home, object.bytes, group.contiguous, runs, now))
       return refuse(GrantKind::no_space, Reason::capacity);
   }

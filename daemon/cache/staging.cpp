@@ -15,6 +15,10 @@ bool CacheImpl::stage(ClientIx client,
                      slots_[s].generation == filled.slot >> 32U && slots_[s].client == client &&
                      slots_[s].object != kNil;
   if (!known) {
+    // Of an object that was given up, its space waits for this writer, who writes no more.
+    if (s < slots_.size() && slots_[s].open && slots_[s].generation == filled.slot >> 32U &&
+        slots_[s].client == client && slots_[s].object == kNil && !slots_[s].copying)
+      static_cast<void>(end_condemned(s));
     ++counters_.commits_refused;
     return false;
   }

@@ -336,14 +336,15 @@ void CacheImpl::step_list(Instant now) {
 
 // ---- rm ----------------------------------------------------------------------------------------
 
-/// Tickets that have planned with them lose their plans.
+/// Tickets of the generation before lose their plans.
 void CacheImpl::kill_of(NamespaceIx ns,
                         const std::vector<ObjectIx>& list,
                         Reason reason,
                         Instant now) {
   std::vector<TicketName> names;
   for (const auto& [name, ticket] : tickets_) {
-    if (ticket.space == ns && !ticket.lease) names.push_back(name);
+    const bool older = ticket.generation != spaces_[ns].generation;
+    if (ticket.space == ns && older && !ticket.lease && !ticket.lost) names.push_back(name);
   }
   kill(list, reason, now);
   for (const TicketName& name : names) {
@@ -359,13 +360,14 @@ void CacheImpl::remove_namespace(NamespaceIx ns,
   // A new generation: what was being written under the old one can no longer appear, and a start
   // from here on takes no row of it over.
   ++space.generation;
+  keep_generation(space, now);
   if (space.row_sent) deleting_.renewed.push_back(ns);
   space.durable = false;
   if (space.clients == 0) space.removed = true;
   removes_.push_back({ns, std::move(done), now, 0, 0});
 }
 
-/// What is stored while it goes on is of the new generation and stays.
+/// What is stored meanwhile is of the new generation and stays, unless it hangs on what goes.
 void CacheImpl::step_remove(Instant now) {
   if (removes_.empty()) return;
   RemoveJob& job = removes_.front();
@@ -379,6 +381,13 @@ void CacheImpl::step_remove(Instant now) {
         state == ObjectState::dead)
       continue;
     if (residents_[o].reserved <= job.asked) list.push_back(o);
+  }
+  std::unordered_set<ObjectIx> going(list.begin(), list.end());
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    for (ObjectIx child : children_of(list[i])) {
+      if (residents_[child].reserved > job.asked && going.insert(child).second)
+        list.push_back(child);
+    }
   }
   job.count += list.size();
   if (!list.empty()) kill_of(job.ns, list, Reason::removed, now);

@@ -138,10 +138,12 @@ void CacheImpl::enforce_quotas(Instant now) {
     }
     for (const Tier tier : {Tier::device, Tier::host, Tier::nvme}) {
       const std::uint64_t has = tenants_[t].bytes[index(tier)];
-      if (present(tier) && has > quota) {
-        const std::uint64_t freed = evict_own(t, tier, has - quota, now);
-        static_cast<void>(freed);  // what is held or not yet written goes later
-      }
+      // Before the last row of the catalog nobody knows what hangs on what there.
+      if (!present(tier) || has <= quota || (tier == Tier::nvme && recovery_ != nullptr)) continue;
+      only_clean_ = true;
+      const std::uint64_t freed = evict_own(t, tier, has - quota, now);
+      only_clean_ = false;
+      static_cast<void>(freed);  // what is held or not yet written goes later
     }
   }
 }

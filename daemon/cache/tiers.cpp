@@ -50,6 +50,7 @@ bool CacheImpl::backs_device() const noexcept {
 /// Of the device: nothing is on its way down, and host memory has no room or will have none, for
 /// what fills it is what the device's state hangs on.
 bool CacheImpl::gives_up_unwritten(Tier tier) const noexcept {
+  if (only_clean_) return false;
   if (tier == Tier::host) return writes_behind();
   return tier == Tier::device &&
          (down_blocked_ || (backs_device() && moving_bytes_[index(Tier::device)] == 0));
@@ -221,14 +222,17 @@ std::vector<ObjectIx> CacheImpl::children_of(ObjectIx o) const {
 }
 
 void CacheImpl::forget_below(ObjectIx o, Reason reason, Instant now) {
-  std::vector<ObjectIx> list{o};
-  std::unordered_set<ObjectIx> seen{o};
+  kill(with_all_below({o}), reason, now);
+}
+
+std::vector<ObjectIx> CacheImpl::with_all_below(std::vector<ObjectIx> list) const {
+  std::unordered_set<ObjectIx> seen(list.begin(), list.end());
   for (std::size_t i = 0; i < list.size(); ++i) {
     for (ObjectIx child : children_of(list[i])) {
       if (seen.insert(child).second) list.push_back(child);
     }
   }
-  kill(list, reason, now);
+  return list;
 }
 
 void CacheImpl::kill(const std::vector<ObjectIx>& list, Reason reason, Instant now) {

@@ -778,10 +778,12 @@ std::size_t CacheImpl::step(Instant now) {
   step_reconsider(now);
   make_disk_room(now);
   copy_down(now);
-  for (std::size_t region = 0; region < host_.count(); ++region) {
-    focus_on(region);
+  // In turn: the first may take all batches.
+  for (std::size_t i = 0; i < host_.count(); ++i) {
+    focus_on((first_region_ + i) % host_.count());
     write_behind(now);
   }
+  first_region_ = (first_region_ + 1) % host_.count();
   focus_on(Regions::kAll);
   enforce_quotas(now);
   submit_deletes(now);

@@ -507,6 +507,28 @@ TEST_F(Paths, RmAndLsWorkInPiecesAndSpareWhatIsStoredMeanwhile) {
   audit();
 }
 
+TEST_F(Paths, WhatIsStoredBehindWhatRmHasNotReachedGoesWithIt) {
+  build(1, 64 * kMiB);
+  for (std::uint32_t i = 0; i < 200; ++i)
+    store(i);
+  std::optional<std::uint64_t> removed;
+  cache->remove_namespace(
+      cache->namespace_of(client), [&](std::uint64_t count) { removed = count; }, clock.now());
+  clock.advance(std::chrono::microseconds(10));
+  static_cast<void>(cache->step(clock.now()));
+  ASSERT_FALSE(removed);
+  std::vector<Token> longer = prompt(199);
+  for (std::uint32_t i = 0; i < kBlock; ++i)
+    longer.push_back(7'000'000 + i);
+  ASSERT_EQ(store(longer), 1U) << "its beginning is still there";
+  for (int i = 0; i < 1000 && !removed; ++i)
+    run(std::chrono::milliseconds(1));
+  EXPECT_EQ(removed, 801U);
+  EXPECT_EQ(store(longer), 5U) << "nothing dead is in the way";
+  EXPECT_EQ(hit(199), kTokens - 1);
+  audit();
+}
+
 // ---- the write budget --------------------------------------------------------------------------
 
 TEST_F(Paths, TheBudgetHoldsUnderTwentyTimesItsLoad) {
