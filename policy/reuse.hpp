@@ -93,6 +93,8 @@ class Reuse {
   std::array<Lives, kReuseAges> by_age_;
   std::array<Row, kReuseClasses> uses_{}, outlived_{}, rates_{};
   Row widths_{};
+  /// Of the prior: the chance that a life ends in a bucket, and what it contributes to a rate.
+  std::array<Row, kReuseKinds> prior_chance_{}, prior_share_{};
   double counted_ = 0;
   std::size_t next_class_ = 0;  ///< whose rates are found anew beside those of what is used
 };
