@@ -44,10 +44,7 @@ class Isolation : public ::testing::Test {
   }
 
   double number(const std::string& command, const std::string& key) {
-    const std::string json = daemon.ctl({"--json", command}).out;
-    const std::size_t at = json.find("\"" + key + "\":");
-    if (at == std::string::npos) return -1;
-    return std::strtod(json.c_str() + at + key.size() + 3, nullptr);
+    return number_of(daemon.ctl({"--json", command}).out, key);
   }
 
   void expect_sound() {

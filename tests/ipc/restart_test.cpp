@@ -46,10 +46,7 @@ class Restart : public ::testing::Test {
   }
 
   double number(const std::string& key) {
-    const std::string json = daemon.ctl({"--json", "status"}).out;
-    const std::size_t at = json.find("\"" + key + "\":");
-    if (at == std::string::npos) return -1;
-    return std::strtod(json.c_str() + at + key.size() + 3, nullptr);
+    return number_of(daemon.ctl({"--json", "status"}).out, key);
   }
 
   template <class Done>
